@@ -22,13 +22,13 @@
 #define L7M_LAYOUT_VERSION 1
 
 /* Map sizes when nothing else is configured. */
-#define L7M_DEFAULT_FLOWS	(256 * 1024)
-#define L7M_DEFAULT_CANDIDATES	(64 * 1024)
-#define L7M_DEFAULT_SERVICES	(64 * 1024)
-#define L7M_DEFAULT_HINTS	(32 * 1024)
-#define L7M_DEFAULT_RING_BYTES	(4 * 1024 * 1024)
-#define L7M_MAX_ACTIONS		16384
-#define L7M_MAX_RINGS		64
+#define L7M_DEFAULT_FLOWS      (256 * 1024)
+#define L7M_DEFAULT_CANDIDATES (64 * 1024)
+#define L7M_DEFAULT_SERVICES   (64 * 1024)
+#define L7M_DEFAULT_HINTS      (32 * 1024)
+#define L7M_DEFAULT_RING_BYTES (4 * 1024 * 1024)
+#define L7M_MAX_ACTIONS	       16384
+#define L7M_MAX_RINGS	       64
 
 /* Longest part of a frame that is ever copied, bytes. */
 #define L7M_MAX_SNAPLEN 4096
@@ -92,8 +92,8 @@ struct l7m_verdict {
 	__u32 action;		   /* index into map `actions` */
 	__u16 application;	   /* nDPI's protocol numbers, 0 for unknown */
 	__u16 master;
-	__u8 state; /* enum l7m_state */
-	__u8 flags; /* L7M_FLOW_* */
+	__u8 state;	/* enum l7m_state */
+	__u8 flags;	/* L7M_FLOW_* */
 	__u8 initiator; /* endpoint that sent the first packet seen: 0 or 1 */
 	__u8 reserved;
 	__u64 flow_id; /* unique in an instance's life, given by userspace */
@@ -109,10 +109,10 @@ struct l7m_candidate {
 	__u8 state;	 /* L7M_STATE_UNDECIDED or L7M_STATE_PROVISIONAL */
 	__u8 flags;	 /* L7M_FLOW_* */
 	__u8 initiator;
-	__u8 ring;	/* which ring buffer its samples go to */
-	__u8 sampled;	/* payload packets copied so far */
-	__u8 packets;	/* payload packets wanted; from the settings, userspace may raise it */
-	__u8 whole;	/* of them, how many whole */
+	__u8 ring;	 /* which ring buffer its samples go to */
+	__u8 sampled;	 /* payload packets copied so far */
+	__u8 packets;	 /* payload packets wanted; from the settings, userspace may raise it */
+	__u8 whole;	 /* of them, how many whole */
 	__u8 first_sent; /* the first packet has been copied */
 	__u32 reserved;
 };
@@ -248,16 +248,16 @@ struct l7m_sample {
 	__u16 vlan;	      /* outermost VLAN id in the frame, 0 for none */
 	__u8 data[];	      /* the frame from its start */
 };
-L7M_ASSERT_SIZE(struct l7m_sample, 128);
+L7M_ASSERT_SIZE(struct l7m_sample, 120);
 
 /*
  * One edit of program `l7mark_edit`, which userspace runs over an array of them in order to change
  * entries in place: a map update from userspace would lose what is counted meanwhile.
  */
 enum l7m_edit_result {
-	L7M_EDIT_NONE = 0,	    /* the key is in neither table */
-	L7M_EDIT_VERDICT = 1,	    /* changed in `flows*` */
-	L7M_EDIT_CANDIDATE = 2,	    /* changed in `candidates*` */
+	L7M_EDIT_NONE = 0,	/* the key is in neither table */
+	L7M_EDIT_VERDICT = 1,	/* changed in `flows*` */
+	L7M_EDIT_CANDIDATE = 2, /* changed in `candidates*` */
 };
 
 /* Bits of l7m_edit.what: the fields to set. */
@@ -293,26 +293,26 @@ L7M_ASSERT_SIZE(struct l7m_meta, 8);
  * Map `counters`, per CPU: every outcome off the hot path has a name. X(symbol, "name", "help").
  * Established packets are counted in their flow only.
  */
-#define L7M_COUNTERS(X)                                                                          \
-	X(NEW_FLOW, "new_flows", "flows that became candidates")                                  \
-	X(SAMPLED_PACKETS, "sampled_packets", "packets copied to a ring buffer")                  \
-	X(SAMPLED_BYTES, "sampled_bytes", "bytes of them copied")                                 \
-	X(NOTICES, "notices", "FIN and RST notices sent to a worker")                             \
-	X(RING_FULL, "ring_full", "samples not taken: ring buffer full")                          \
-	X(RING_MISSING, "ring_missing", "samples not taken: no such ring buffer")                 \
-	X(PAUSED, "paused", "samples not taken: no worker attached")                              \
-	X(COPY_FAILED, "copy_failed", "samples not taken: the packet's bytes could not be read")  \
-	X(CANDIDATE_FULL, "candidate_full", "flows not tracked: no room for a candidate")         \
-	X(BY_SERVICE, "provisional_by_service", "flows marked at once by service memory")         \
-	X(BY_HINT, "provisional_by_hint", "flows marked at once by a DNS hint")                   \
-	X(REOPENED, "reopened", "closed flows begun anew by a SYN")                               \
-	X(NOT_IP, "not_ip", "frames passed: neither IPv4 nor IPv6")                               \
-	X(MALFORMED, "malformed", "packets passed: header cut short or wrong")                    \
-	X(FRAGMENT_FOLLOWED, "fragments_followed", "later fragments given their flow's class")    \
-	X(FRAGMENT_UNKNOWN, "fragments_unknown", "later fragments passed: first one not seen")    \
-	X(UNTRACKED, "untracked", "packets passed: no flow key could be made")                    \
-	X(DROPPED, "dropped", "packets dropped by a class")                                       \
-	X(META_FAILED, "meta_failed", "XDP could not hand its result to TC: looked up again")     \
+#define L7M_COUNTERS(X)                                                                            \
+	X(NEW_FLOW, "new_flows", "flows that became candidates")                                   \
+	X(SAMPLED_PACKETS, "sampled_packets", "packets copied to a ring buffer")                   \
+	X(SAMPLED_BYTES, "sampled_bytes", "bytes of them copied")                                  \
+	X(NOTICES, "notices", "FIN and RST notices sent to a worker")                              \
+	X(RING_FULL, "ring_full", "samples not taken: ring buffer full")                           \
+	X(RING_MISSING, "ring_missing", "samples not taken: no such ring buffer")                  \
+	X(PAUSED, "paused", "samples not taken: no worker attached")                               \
+	X(COPY_FAILED, "copy_failed", "samples not taken: the packet's bytes could not be read")   \
+	X(CANDIDATE_FULL, "candidate_full", "flows not tracked: no room for a candidate")          \
+	X(BY_SERVICE, "provisional_by_service", "flows marked at once by service memory")          \
+	X(BY_HINT, "provisional_by_hint", "flows marked at once by a DNS hint")                    \
+	X(REOPENED, "reopened", "closed flows begun anew by a SYN")                                \
+	X(NOT_IP, "not_ip", "frames passed: neither IPv4 nor IPv6")                                \
+	X(MALFORMED, "malformed", "packets passed: header cut short or wrong")                     \
+	X(FRAGMENT_FOLLOWED, "fragments_followed", "later fragments given their flow's class")     \
+	X(FRAGMENT_UNKNOWN, "fragments_unknown", "later fragments passed: first one not seen")     \
+	X(UNTRACKED, "untracked", "packets passed: no flow key could be made")                     \
+	X(DROPPED, "dropped", "packets dropped by a class")                                        \
+	X(META_FAILED, "meta_failed", "XDP could not hand its result to TC: looked up again")      \
 	X(DSCP_FAILED, "dscp_failed", "DSCP not written: header not writable")
 
 enum l7m_counter {

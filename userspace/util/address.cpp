@@ -18,12 +18,14 @@ constexpr std::array<std::uint8_t, 12> kMapped{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xf
 
 // A fixed table, not /etc/protocols: a minimal gateway may not have that file.
 constexpr std::pair<std::uint8_t, const char*> kProtocols[] = {
-    {IPPROTO_ICMP, "icmp"}, {IPPROTO_IGMP, "igmp"}, {IPPROTO_IPIP, "ipip"},
-    {IPPROTO_TCP, "tcp"},   {IPPROTO_UDP, "udp"},   {IPPROTO_DCCP, "dccp"},
-    {IPPROTO_IPV6, "ipv6"}, {IPPROTO_GRE, "gre"},   {IPPROTO_ESP, "esp"},
-    {IPPROTO_AH, "ah"},     {IPPROTO_ICMPV6, "icmp6"},
-    {89, "ospf"},           {IPPROTO_PIM, "pim"},   {112, "vrrp"},
-    {IPPROTO_SCTP, "sctp"}, {IPPROTO_UDPLITE, "udplite"},
+    {IPPROTO_ICMP, "icmp"},    {IPPROTO_IGMP, "igmp"},
+    {IPPROTO_IPIP, "ipip"},    {IPPROTO_TCP, "tcp"},
+    {IPPROTO_UDP, "udp"},      {IPPROTO_DCCP, "dccp"},
+    {IPPROTO_IPV6, "ipv6"},    {IPPROTO_GRE, "gre"},
+    {IPPROTO_ESP, "esp"},      {IPPROTO_AH, "ah"},
+    {IPPROTO_ICMPV6, "icmp6"}, {89, "ospf"},
+    {IPPROTO_PIM, "pim"},      {112, "vrrp"},
+    {IPPROTO_SCTP, "sctp"},    {IPPROTO_UDPLITE, "udplite"},
 };
 
 }  // namespace
@@ -44,7 +46,9 @@ std::optional<Address> Address::parse(std::string_view text) {
   return std::nullopt;
 }
 
-bool Address::is_v4() const { return std::equal(kMapped.begin(), kMapped.end(), bytes.begin()); }
+bool Address::is_v4() const {
+  return std::equal(kMapped.begin(), kMapped.end(), bytes.begin());
+}
 
 std::uint32_t Address::v4_bits() const {
   std::uint32_t out = 0;
@@ -75,7 +79,9 @@ std::optional<Prefix> Prefix::parse(std::string_view text) {
   return Prefix{*address, static_cast<std::uint8_t>(length)};
 }
 
-unsigned Prefix::length128() const { return address.is_v4() ? length + 96U : length; }
+unsigned Prefix::length128() const {
+  return address.is_v4() ? length + 96U : length;
+}
 
 bool Prefix::contains(const Address& other) const {
   if (address.is_v4() != other.is_v4()) return false;

@@ -54,6 +54,7 @@ struct std::hash<l7mark::Address> {
   std::size_t operator()(const l7mark::Address& a) const noexcept {
     std::uint64_t halves[2];
     std::memcpy(halves, a.bytes.data(), sizeof(halves));
-    return halves[0] * 0x9e3779b97f4a7c15ULL ^ (halves[1] + 0x7f4a7c159e3779b9ULL) * 0xbf58476d1ce4e5b9ULL;
+    return halves[0] * 0x9e3779b97f4a7c15ULL ^
+           (halves[1] + 0x7f4a7c159e3779b9ULL) * 0xbf58476d1ce4e5b9ULL;
   }
 };

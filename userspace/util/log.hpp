@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// Logging for people: one line to stderr, without a time stamp where systemd's journal adds its own.
+// Logging for people: one line to stderr, without a time stamp where systemd's journal adds its
+// own.
 #pragma once
 
 #include <fmt/format.h>

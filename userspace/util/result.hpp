@@ -57,13 +57,14 @@ class [[nodiscard]] Result {
 };
 
 using Status = Result<Unit>;
-[[nodiscard]] inline Status success() { return Unit{}; }
+[[nodiscard]] inline Status success() {
+  return Unit{};
+}
 
 // Leaves the calling function with the error of `expression`, if it has one.
-#define L7MARK_TRY(expression)                            \
-  do {                                                    \
-    if (auto l7mark_try = (expression); !l7mark_try.ok()) \
-      return l7mark_try.error();                          \
+#define L7MARK_TRY(expression)                                                       \
+  do {                                                                               \
+    if (auto l7mark_try = (expression); !l7mark_try.ok()) return l7mark_try.error(); \
   } while (0)
 
 }  // namespace l7mark
