@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// What the parts of the library tell each other about a flow: dpi writes it, policy reads it,
+// publish and daemon act on it.
+#pragma once
+
+#include <l7mark/types.h>
+
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "util/address.hpp"
+
+namespace l7mark {
+
+enum class FlowState : std::uint8_t {
+  undecided = L7M_STATE_UNDECIDED,
+  provisional = L7M_STATE_PROVISIONAL,
+  guessed = L7M_STATE_GUESSED,
+  final = L7M_STATE_FINAL,
+};
+
+[[nodiscard]] constexpr std::string_view to_string(FlowState state) {
+  switch (state) {
+    case FlowState::undecided:
+      return "undecided";
+    case FlowState::provisional:
+      return "provisional";
+    case FlowState::guessed:
+      return "guessed";
+    case FlowState::final:
+      return "final";
+  }
+  return "undecided";
+}
+
+// Equality and hash over all bytes: keys are zeroed in full wherever they are made.
+struct FlowKey {
+  l7m_key raw{};
+  friend bool operator==(const FlowKey& a, const FlowKey& b) {
+    return std::memcmp(&a.raw, &b.raw, sizeof(a.raw)) == 0;
+  }
+  [[nodiscard]] Address address(int endpoint) const {
+    Address out;
+    std::memcpy(out.bytes.data(), raw.addr[endpoint], out.bytes.size());
+    return out;
+  }
+  // Host byte order.
+  [[nodiscard]] std::uint16_t port(int endpoint) const {
+    return __builtin_bswap16(raw.port[endpoint]);
+  }
+};
+
+// Metadata that few flows have and few readers need; empty where nDPI found none.
+struct FlowDetails {
+  std::string alpn;         // TLS: ALPN of the client, "h2,http/1.1"
+  std::string ja3_client;   // hex MD5
+  std::string ja3_server;   // hex MD5
+  std::string ja4_client;   // where this nDPI has it
+  std::string tls_cipher;   // name of the suite that the server chose
+  std::string tls_subject;  // certificate's subject
+  std::string tls_issuer;
+  std::string user_agent;           // HTTP
+  std::string http_url;             // host and path
+  std::string dns_query;            // name asked for
+  std::string bittorrent_hash;      // hex
+  std::uint16_t tls_version = 0;    // 0x0303 is TLS 1.2 (RFC 8446, 4.2.1)
+  std::uint16_t tls_cipher_id = 0;  // IANA number
+  std::int64_t tls_not_before = 0;  // seconds since 1970, 0 if not seen
+  std::int64_t tls_not_after = 0;
+};
+
+// What is known of a flow for matching. Ports in host byte order, 0 where there are none.
+struct FlowFacts {
+  Address client;  // who sent first, as far as is known
+  Address server;
+  std::uint16_t client_port = 0;
+  std::uint16_t server_port = 0;
+  std::uint8_t protocol = 0;  // IPPROTO_*
+  bool midstream = false;     // under way before we saw it
+
+  std::uint16_t application = 0;  // nDPI's numbers; 0 for unknown
+  std::uint16_t master = 0;       // equals application where there is but one
+  std::uint16_t category = 0;
+  std::uint16_t confidence = 0;  // nDPI's ndpi_confidence_t
+  std::uint64_t risks = 0;       // bit per ndpi_risk_enum
+  std::uint32_t risk_score = 0;
+  std::string hostname;  // SNI, HTTP host, DNS query name, …; lower case
+  FlowDetails details;
+
+  std::uint32_t ifindex = 0;
+  std::uint16_t vlan = 0;                           // 0 for none
+  std::uint8_t client_mac[6] = {0, 0, 0, 0, 0, 0};  // all 0 if not known
+};
+
+// An answer of a classifier about one flow.
+struct Answer {
+  FlowKey key;
+  std::uint32_t id = 0;  // l7m_candidate.id of the life it belongs to
+  std::uint8_t initiator = 0;
+  FlowState state = FlowState::undecided;
+  bool closed = false;  // FIN or RST was seen
+  FlowFacts facts;
+  std::uint32_t sampled_packets = 0;  // copied so far
+  std::uint64_t sampled_bytes = 0;
+  l7m_counters count{};        // as of the last sample
+  std::uint64_t first_ns = 0;  // CLOCK_MONOTONIC, or capture time in classify
+  std::uint64_t last_ns = 0;
+  std::string name;  // as ndpiReader prints it: "TLS.Zoom", "DNS"
+};
+
+// Names resolved by a DNS answer that passed by.
+struct DnsAnswer {
+  Address client;  // who had asked
+  std::string name;
+  std::vector<Address> addresses;
+  std::uint32_t ttl = 0;  // seconds, the least of the records'
+};
+
+}  // namespace l7mark
+
+template <>
+struct std::hash<l7mark::FlowKey> {
+  std::size_t operator()(const l7mark::FlowKey& key) const noexcept {
+    std::uint64_t words[5];
+    std::memcpy(words, &key.raw, sizeof(words));
+    std::uint64_t h = 0x9e3779b97f4a7c15ULL;
+    for (const std::uint64_t word : words) {
+      h ^= word;
+      h *= 0xff51afd7ed558ccdULL;
+      h ^= h >> 32;
+    }
+    return h;
+  }
+};
