@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Which packets of a new flow are copied, and how much of each: shared by the programs in the kernel
+ * and `l7mark classify --path user`.
+ *
+ * nDPI needs the flow's first packet, whatever it is, and then packets with payload; bare ACKs tell
+ * it nothing. The first few are wanted whole: a ClientHello spans segments, and QUIC's first
+ * datagram is authenticated to its last byte.
+ */
+#ifndef L7MARK_SAMPLING_H
+#define L7MARK_SAMPLING_H
+
+#include <l7mark/parse.h>
+
+/* A fresh candidate for the packet that begins a flow; `count` stays at zero. */
+static __always_inline void l7m_begin_candidate(struct l7m_candidate *c,
+						const struct l7m_packet *p, int sender,
+						const struct l7m_settings *s)
+{
+	c->initiator = (__u8)sender;
+	c->packets = (__u8)s->packets;
+	c->whole = (__u8)s->whole;
+	if (p->protocol == L7M_PROTO_TCP) {
+		if (!(p->tcp_flags & L7M_TCP_SYN))
+			c->flags |= L7M_FLOW_MIDSTREAM;
+		/* A SYN-ACK answers a SYN that we missed: its receiver began the flow. */
+		else if (p->tcp_flags & L7M_TCP_ACK)
+			c->initiator = (__u8)(sender ^ 1);
+	}
+}
+
+/* Flag bits that a TCP segment sets on its flow. */
+static __always_inline __u8 l7m_closing_flags(const struct l7m_packet *p, int sender)
+{
+	__u8 flags = 0;
+
+	if (p->tcp_flags & L7M_TCP_FIN)
+		flags |= sender ? L7M_FLOW_FIN1 : L7M_FLOW_FIN0;
+	if (p->tcp_flags & L7M_TCP_RST)
+		flags |= L7M_FLOW_RST;
+	return flags;
+}
+
+/*
+ * How many bytes of the frame to copy: 0 for a packet that is not wanted. The caller counts the
+ * packet by l7m_count_sample() only if the copy went out, so that a full ring costs a flow a packet
+ * and not its answer.
+ */
+static __always_inline __u32 l7m_sample_length(const struct l7m_candidate *c,
+					       const struct l7m_packet *p,
+					       const struct l7m_settings *s)
+{
+	if (c->flags & L7M_FLOW_BARRED)
+		return 0;
+	if (p->payload == 0)
+		return c->first_sent ? 0 : s->whole_snaplen;
+	if (c->sampled >= c->packets)
+		return 0;
+	return c->sampled < c->whole || !c->first_sent ? s->whole_snaplen : s->snaplen;
+}
+
+static __always_inline void l7m_count_sample(struct l7m_candidate *c, const struct l7m_packet *p)
+{
+	c->first_sent = 1;
+	if (p->payload && c->sampled < 255)
+		c->sampled++;
+}
+
+#endif /* L7MARK_SAMPLING_H */
