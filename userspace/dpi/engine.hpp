@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// nDPI behind a narrow interface. Only engine.cpp and ndpi_api.hpp see its headers, so nothing else
+// depends on its version.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "flow.hpp"
+#include "util/result.hpp"
+
+namespace l7mark {
+
+class Engine;
+
+// nDPI's state of one flow. Sole owner; freed with nDPI's own deep free. Must not outlive its
+// Engine's process, and is used with one Engine only.
+class EngineFlow {
+ public:
+  EngineFlow() = default;
+  EngineFlow(EngineFlow&& other) noexcept;
+  EngineFlow& operator=(EngineFlow&& other) noexcept;
+  EngineFlow(const EngineFlow&) = delete;
+  EngineFlow& operator=(const EngineFlow&) = delete;
+  ~EngineFlow();
+
+  explicit operator bool() const { return flow_ != nullptr; }
+
+ private:
+  friend class Engine;
+  explicit EngineFlow(void* flow) : flow_(flow) {}
+  void* flow_ = nullptr;  // struct ndpi_flow_struct
+};
+
+// What nDPI says of a flow, in its own numbers. 0 is unknown; `master` is 0 where there is one
+// protocol only, or equals `application`, just as nDPI returned it.
+struct Detection {
+  std::uint16_t application = 0;
+  std::uint16_t master = 0;
+  std::uint16_t category = 0;
+
+  [[nodiscard]] bool known() const { return application != 0 || master != 0; }
+  friend bool operator==(const Detection&, const Detection&) = default;
+};
+
+struct EngineOptions {
+  std::string protocols_file;  // nDPI's format for custom protocols ("-p" of ndpiReader), or empty
+};
+
+struct ApplicationName {
+  std::uint16_t id;
+  std::string name;
+  std::uint16_t category;
+};
+struct CategoryName {
+  std::uint16_t id;
+  std::string name;
+};
+struct RiskName {
+  std::uint16_t id;  // number of the bit in FlowFacts::risks
+  std::string name;
+  std::string severity;  // "Low", "Medium", "High", "Severe", … as nDPI names them
+};
+
+// One detection module, set up as ndpiReader sets up its own, so that the two agree. Not safe for
+// threads: one per thread or process.
+class Engine {
+ public:
+  [[nodiscard]] static Result<Engine> make(const EngineOptions& options = {});
+  Engine(Engine&&) noexcept;
+  Engine& operator=(Engine&&) noexcept;
+  ~Engine();
+
+  // Empty when out of memory.
+  [[nodiscard]] EngineFlow new_flow() const;
+
+  // Feeds one packet from its IP header on. `length` bytes are readable, and are the packet's
+  // length on the wire: nDPI silently ignores a packet that is shorter than its header says.
+  [[nodiscard]] Detection process(EngineFlow& flow, const std::uint8_t* packet, std::size_t length,
+                                  std::uint64_t time_ms);
+
+  // True while more packets could still tell something: certificate, server name, hash, …
+  [[nodiscard]] bool wants_more(const EngineFlow& flow) const;
+
+  // The last word on a flow: guesses by port and address where nothing was found. nDPI keeps the
+  // guess, so later packets of the flow are not inspected.
+  [[nodiscard]] Detection give_up(EngineFlow& flow) const;
+
+  // True if the flow's answer rests on port or address alone.
+  [[nodiscard]] bool is_guess(const EngineFlow& flow) const;
+
+  // Fills all that nDPI knows: numbers, risks, host name and details. The rest is left as it is.
+  void describe(const EngineFlow& flow, const Detection& detection, FlowFacts& facts) const;
+
+  // "TLS.Zoom", "DNS", "Unknown": as ndpiReader prints it.
+  [[nodiscard]] std::string name(const Detection& detection) const;
+  [[nodiscard]] std::string application_name(std::uint16_t application) const;
+  [[nodiscard]] std::string category_name(std::uint16_t category) const;
+  [[nodiscard]] std::string confidence_name(std::uint16_t confidence) const;
+  [[nodiscard]] std::string risk_name(unsigned risk) const;
+  [[nodiscard]] std::string risk_severity(unsigned risk) const;
+  // "Acceptable", "Dangerous", …: nDPI's opinion of an application.
+  [[nodiscard]] std::string breed_name(std::uint16_t application) const;
+
+  // The application that nDPI's list of host names gives for `host`, 0 for none.
+  [[nodiscard]] std::uint16_t match_host(std::string_view host) const;
+
+  // All that this nDPI can name, in the order of their numbers.
+  [[nodiscard]] std::vector<ApplicationName> applications() const;
+  [[nodiscard]] std::vector<CategoryName> categories() const;
+  [[nodiscard]] std::vector<RiskName> risks() const;
+
+  // Hands the same to anything with add_application(), add_category() and add_risk().
+  template <class Names>
+  void fill(Names& names) const {
+    for (auto& item : applications())
+      names.add_application(item.id, std::move(item.name), item.category);
+    for (auto& item : categories()) names.add_category(item.id, std::move(item.name));
+    for (auto& item : risks())
+      names.add_risk(item.id, std::move(item.name), std::move(item.severity));
+  }
+
+  // "4.2.0"
+  [[nodiscard]] static std::string version();
+
+ private:
+  struct Module;
+  explicit Engine(std::unique_ptr<Module> module);
+  std::unique_ptr<Module> module_;
+};
+
+}  // namespace l7mark
