@@ -21,7 +21,7 @@ class Catalog {
   // need not have been added yet.
   void add_application(std::uint16_t id, std::string_view name, std::uint16_t category);
   void add_category(std::uint16_t id, std::string_view name);
-  // `id` is the number of the bit in FlowFacts::risks: 0 to 63.
+  // `id` is the number of the bit in FlowFacts::risks, 0 to 63; others are left out.
   void add_risk(std::uint16_t id, std::string_view name, RiskSeverity severity);
 
   // Case is ignored.
