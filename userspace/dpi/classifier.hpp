@@ -21,15 +21,16 @@ namespace l7mark {
 class ClassifierSink {
  public:
   virtual ~ClassifierSink() = default;
+  // State `provisional`: more samples may change it. `final` or `guessed`: the last word.
   virtual void on_answer(Answer&& answer) = 0;
   virtual void on_dns(DnsAnswer&& answer) = 0;
 };
 
 struct ClassifierOptions {
-  // Flows with state of nDPI (1.3 KB each in the mean), and flows of which only a packet without
-  // payload was seen (a few hundred bytes): two limits, so that a SYN flood can't push out the
-  // first.
+  // Flows with state of nDPI (1.3 KB each in the mean).
   std::size_t max_flows = 32768;
+  // Flows of which only a packet without payload has been seen (a few hundred bytes each). A limit
+  // of their own, so that a SYN flood can't push out the others.
   std::size_t max_waiting = 32768;
   // A flow without a sample for so long is given up; 0 for never.
   std::uint64_t idle_ns = 10'000'000'000;
@@ -41,14 +42,14 @@ struct ClassifierStats {
   std::uint64_t malformed = 0;        // records that contradict themselves
   std::uint64_t answers = 0;          // final or guessed
   std::uint64_t provisional = 0;      // of flows that go on being sampled
-  std::uint64_t evicted = 0;          // flows given up early because the table was full
-  std::uint64_t waiting_dropped = 0;  // flows without payload forgotten because theirs was
+  std::uint64_t evicted = 0;          // flows given up early because there were too many
+  std::uint64_t waiting_dropped = 0;  // flows without payload forgotten for the same reason
   std::uint64_t dns_answers = 0;
-  std::uint64_t memory_failures = 0;
+  std::uint64_t memory_failures = 0;  // flows that nDPI had no memory for
 };
 
-// One per worker. Holds one entry for each flow that is being sampled, from its first sample until
-// it is abandoned, idle, or pushed out by newer ones. Every byte of a sample is checked before use.
+// One per worker. Holds an entry for each flow from its first sample until it is abandoned, idle, or
+// pushed out by newer ones; once answered, an entry is only there to ignore samples still under way.
 class Classifier {
  public:
   // Both must outlive the classifier.
@@ -69,38 +70,41 @@ class Classifier {
   // Gives up all flows, oldest first: the input has ended.
   void finish();
 
+  // Entries held, answered ones included.
   [[nodiscard]] std::size_t flows() const { return flows_.size(); }
   [[nodiscard]] const ClassifierStats& stats() const { return stats_; }
 
  private:
   struct Flow;
-  using Table = std::unordered_map<FlowKey, std::unique_ptr<Flow>>;
+  // Least recently sampled first.
+  using Queue = std::list<Flow*>;
 
-  void note(Flow& flow, const l7m_sample& sample);
-  Flow& find_or_create(const FlowKey& key, const l7m_sample& sample);
-  void touch(Flow& flow);
-  bool inspect(Flow& flow, const l7m_sample& sample);
-  void feed(Flow& flow, std::span<const std::uint8_t> packet, std::size_t length,
+  Flow* find(const FlowKey& key);
+  Flow& create(const FlowKey& key, const l7m_sample& sample);
+  void move_to(Flow& flow, Queue& queue);
+  void inspect(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> data);
+  bool start(Flow& flow);
+  void feed(Flow& flow, std::span<const std::uint8_t> copied, std::size_t length,
             std::uint64_t time_ns);
-  bool begin(Flow& flow);
-  void watch_dns(Flow& flow, const l7m_sample& sample);
+  void watch_dns(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> packet);
   void give_up(Flow& flow);
   void answer(Flow& flow, FlowState state);
-  void complete(Flow& flow);
-  void make_room(bool waiting);
+  void settle(Flow& flow);
+  void make_room(Queue& queue);
   void erase(Flow& flow);
 
   Engine& engine_;
   ClassifierSink& sink_;
   ClassifierOptions options_;
   ClassifierStats stats_;
-  Table flows_;
-  // Least recently sampled first. A flow is in one of them.
-  std::list<Flow*> active_;
-  std::list<Flow*> waiting_;
-  // The packet given to nDPI: zeroes but for what was copied, `dirty_` bytes from its start.
+  std::unordered_map<FlowKey, std::unique_ptr<Flow>> flows_;
+  Queue waiting_;   // no payload yet, nothing given to nDPI
+  Queue active_;    // nDPI holds state
+  Queue answered_;  // had its last word
+  // The packet that nDPI is given. Its first `dirty_` bytes were written, the rest is zero.
   std::vector<std::uint8_t> packet_;
   std::size_t dirty_ = 0;
+  std::uint64_t time_ms_ = 0;
 };
 
 }  // namespace l7mark

@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "dpi/classifier.hpp"
+
+#include <netinet/in.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include "dpi/dns.hpp"
+
+namespace l7mark {
+namespace {
+
+constexpr std::size_t kMaxPacket = 65535;  // nDPI takes 16 bits
+// What is kept of a first packet without payload: IPv6 with extension headers, TCP with options.
+constexpr std::size_t kMaxHeaders = 192;
+constexpr std::uint16_t kDnsPort = 53;
+constexpr std::uint64_t kNsPerMs = 1'000'000;
+
+// A packet that segmentation offload made longer than its header can say carries 0 there, and nDPI
+// would ignore it.
+void write_length(std::vector<std::uint8_t>& packet, std::size_t length) {
+  const auto put = [&packet](std::size_t at, std::size_t value) {
+    packet[at] = static_cast<std::uint8_t>(value >> 8);
+    packet[at + 1] = static_cast<std::uint8_t>(value);
+  };
+  const unsigned version = packet[0] >> 4;
+  if (version == 4 && length >= 20 && packet[2] == 0 && packet[3] == 0) put(2, length);
+  if (version == 6 && length > 40 && packet[4] == 0 && packet[5] == 0) put(4, length - 40);
+}
+
+// Payload of a UDP packet without IPv6 extension headers; empty for anything else.
+std::span<const std::uint8_t> udp_payload(std::span<const std::uint8_t> packet) {
+  if (packet.empty()) return {};
+  std::size_t header = 0;
+  if (packet[0] >> 4 == 4) {
+    header = (packet[0] & 0x0fU) * 4U;
+  } else if (packet[0] >> 4 == 6 && packet.size() > 6 && packet[6] == IPPROTO_UDP) {
+    header = 40;
+  }
+  if (header == 0 || packet.size() < header + 8) return {};
+  return packet.subspan(header + 8);
+}
+
+bool is_closed(std::uint8_t flags) {
+  constexpr std::uint8_t both = L7M_FLOW_FIN0 | L7M_FLOW_FIN1;
+  return (flags & L7M_FLOW_RST) != 0 || (flags & both) == both;
+}
+
+}  // namespace
+
+struct Classifier::Flow {
+  FlowKey key;
+  std::uint32_t id = 0;
+  std::uint8_t initiator = 0;
+  std::uint8_t flags = 0;         // L7M_FLOW_*
+  bool detected = false;          // nDPI is done with it
+  bool guessed = false;           // its detection is a guess by port or address
+  std::uint8_t dns_queries = 0;   // over UDP
+  std::uint8_t dns_responses = 0;
+  std::uint16_t vlan = 0;
+  std::uint32_t ifindex = 0;
+  std::array<std::uint8_t, 6> client_mac{};
+  EngineFlow engine;
+  Detection detection;  // as the last call returned it: some corrections are only there
+  Detection told;       // in the last provisional answer
+  l7m_counters count{};
+  std::uint64_t first_ns = 0;
+  std::uint64_t last_ns = 0;
+  std::uint32_t sampled_packets = 0;
+  std::uint64_t sampled_bytes = 0;
+  std::vector<std::uint8_t> headers;  // of the first packet, while nDPI has not seen it
+  std::size_t headers_length = 0;     // that packet's length on the wire
+  Queue* queue = nullptr;
+  Queue::iterator place;
+};
+
+Classifier::Classifier(Engine& engine, ClassifierSink& sink, ClassifierOptions options)
+    : engine_(engine), sink_(sink), options_(options), packet_(kMaxPacket) {}
+
+Classifier::~Classifier() = default;
+
+bool Classifier::take(std::span<const std::byte> record) {
+  const auto malformed = [this] {
+    ++stats_.malformed;
+    return false;
+  };
+  l7m_sample sample;
+  if (record.size() < sizeof(sample)) return malformed();
+  std::memcpy(&sample, record.data(), sizeof(sample));
+  const std::span<const std::byte> rest = record.subspan(sizeof(sample));
+  if (sample.direction > 1 || sample.initiator > 1 || sample.captured > rest.size())
+    return malformed();
+  const std::span<const std::uint8_t> data(reinterpret_cast<const std::uint8_t*>(rest.data()),
+                                           sample.captured);
+  FlowKey key;
+  key.raw = sample.key;
+  std::fill(std::begin(key.raw.reserved), std::end(key.raw.reserved), std::uint8_t{0});
+
+  Flow* flow = find(key);
+  if (flow != nullptr && flow->id != sample.id) {
+    // The five-tuple lives anew.
+    give_up(*flow);
+    erase(*flow);
+    flow = nullptr;
+  }
+  switch (sample.type) {
+    case L7M_RECORD_REOPEN:
+      // Samples of the new life follow under an id of their own.
+      ++stats_.notices;
+      if (flow != nullptr) {
+        give_up(*flow);
+        erase(*flow);
+      }
+      return true;
+    case L7M_RECORD_NOTICE:
+      ++stats_.notices;
+      if (flow == nullptr) return true;
+      flow->flags = sample.candidate_flags;
+      flow->count = sample.count;
+      if (is_closed(flow->flags)) give_up(*flow);
+      return true;
+    case L7M_RECORD_SAMPLE:
+      break;
+    default:
+      return malformed();
+  }
+  if (sample.l3_offset >= sample.captured || sample.l3_length == 0) return malformed();
+  ++stats_.samples;
+  if (flow == nullptr) flow = &create(key, sample);
+  flow->flags = sample.candidate_flags;
+  flow->count = sample.count;
+  flow->last_ns = std::max<std::uint64_t>(flow->last_ns, sample.time_ns);
+  flow->sampled_packets += 1;
+  flow->sampled_bytes += sample.captured;
+  move_to(*flow, *flow->queue);
+  if (flow->queue != &answered_) inspect(*flow, sample, data);
+  return true;
+}
+
+Classifier::Flow* Classifier::find(const FlowKey& key) {
+  const auto found = flows_.find(key);
+  return found == flows_.end() ? nullptr : found->second.get();
+}
+
+Classifier::Flow& Classifier::create(const FlowKey& key, const l7m_sample& sample) {
+  make_room(waiting_);
+  auto flow = std::make_unique<Flow>();
+  flow->key = key;
+  flow->id = sample.id;
+  flow->initiator = sample.initiator;
+  flow->vlan = sample.vlan;
+  flow->ifindex = sample.ifindex;
+  flow->first_ns = sample.time_ns;
+  Flow& out = *flow;
+  out.place = waiting_.insert(waiting_.end(), &out);
+  out.queue = &waiting_;
+  flows_[key] = std::move(flow);
+  return out;
+}
+
+void Classifier::move_to(Flow& flow, Queue& queue) {
+  queue.splice(queue.end(), *flow.queue, flow.place);
+  flow.queue = &queue;
+}
+
+void Classifier::make_room(Queue& queue) {
+  const std::size_t limit = &queue == &waiting_ ? options_.max_waiting : options_.max_flows;
+  while (queue.size() >= std::max<std::size_t>(limit, 1)) {
+    Flow& oldest = *queue.front();
+    if (&queue == &waiting_) {
+      ++stats_.waiting_dropped;
+    } else if (&queue == &active_) {
+      ++stats_.evicted;
+      give_up(oldest);
+    }
+    erase(oldest);
+  }
+}
+
+void Classifier::erase(Flow& flow) {
+  flow.queue->erase(flow.place);
+  flows_.erase(FlowKey(flow.key));
+}
+
+// Gives nDPI its state of the flow, and the first packet if that was put by.
+bool Classifier::start(Flow& flow) {
+  if (flow.engine) return true;
+  make_room(active_);
+  flow.engine = engine_.new_flow();
+  if (!flow.engine) {
+    ++stats_.memory_failures;
+    return false;
+  }
+  move_to(flow, active_);
+  if (!flow.headers.empty()) {
+    feed(flow, flow.headers, flow.headers_length, flow.first_ns);
+    flow.headers = {};
+  }
+  return true;
+}
+
+void Classifier::inspect(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> data) {
+  if (sample.l2 != 0 && sample.l3_offset >= 14) {
+    // Bytes 0 to 5 are the receiver's address, 6 to 11 the sender's.
+    const std::size_t at = sample.direction == flow.initiator ? 6 : 0;
+    std::copy_n(data.begin() + static_cast<std::ptrdiff_t>(at), 6, flow.client_mac.begin());
+  }
+  const std::size_t length = std::min<std::size_t>(sample.l3_length, kMaxPacket);
+  std::span<const std::uint8_t> packet = data.subspan(sample.l3_offset);
+  packet = packet.first(std::min(packet.size(), length));
+
+  const bool put_by = sample.l4_payload == 0 && !flow.engine && flow.headers.empty();
+  if (put_by) {
+    // A flood of these costs no state of nDPI.
+    packet = packet.first(std::min(packet.size(), kMaxHeaders));
+    flow.headers.assign(packet.begin(), packet.end());
+    flow.headers_length = length;
+  } else {
+    if (!start(flow)) {
+      erase(flow);
+      return;
+    }
+    feed(flow, packet, length, sample.time_ns);
+    watch_dns(flow, sample, packet);
+  }
+
+  const bool last = (sample.flags & L7M_SAMPLE_LAST) != 0;
+  // A resolver asks for A and AAAA on one socket: the second response is worth a packet more.
+  const bool more_dns = !last && flow.dns_queries > flow.dns_responses;
+  if (flow.detected && !more_dns) {
+    settle(flow);
+  } else if (last || is_closed(flow.flags)) {
+    give_up(flow);
+  } else if (flow.detection.known() && flow.detection != flow.told) {
+    flow.told = flow.detection;
+    answer(flow, FlowState::provisional);
+  }
+}
+
+void Classifier::feed(Flow& flow, std::span<const std::uint8_t> copied, std::size_t length,
+                      std::uint64_t time_ns) {
+  if (flow.detected) return;
+  std::copy(copied.begin(), copied.end(), packet_.begin());
+  if (copied.size() < dirty_)
+    std::fill(packet_.begin() + static_cast<std::ptrdiff_t>(copied.size()),
+              packet_.begin() + static_cast<std::ptrdiff_t>(dirty_), std::uint8_t{0});
+  dirty_ = std::max<std::size_t>(copied.size(), 6);
+  write_length(packet_, length);
+  // Samples of two CPUs may come in the wrong order; nDPI's clock must not go back.
+  time_ms_ = std::max(time_ms_, time_ns / kNsPerMs);
+  flow.detection = engine_.process(flow.engine, packet_.data(), length, time_ms_);
+  if (flow.detection.application == 0) return;
+  if (!engine_.wants_more(flow.engine)) {
+    flow.detected = true;
+    flow.guessed = engine_.is_guess(flow.engine);
+  }
+}
+
+void Classifier::watch_dns(Flow& flow, const l7m_sample& sample,
+                           std::span<const std::uint8_t> packet) {
+  if (flow.key.raw.protocol != IPPROTO_UDP) return;
+  if (flow.key.port(0) != kDnsPort && flow.key.port(1) != kDnsPort) return;
+  const std::span<const std::uint8_t> message = udp_payload(packet);
+  const auto kind = dns_kind(message);
+  if (kind == DnsKind::query && flow.dns_queries < 0xff) ++flow.dns_queries;
+  if (kind != DnsKind::response) return;
+  if (flow.dns_responses < 0xff) ++flow.dns_responses;
+  // Only who is asked on the service's port may tell names.
+  if (flow.key.port(sample.direction) != kDnsPort) return;
+  auto parsed = parse_dns_answer(message);
+  if (!parsed) return;
+  parsed->client = flow.key.address(1 - sample.direction);
+  ++stats_.dns_answers;
+  sink_.on_dns(std::move(*parsed));
+}
+
+void Classifier::give_up(Flow& flow) {
+  if (flow.queue == &answered_) return;
+  if (!start(flow)) return;
+  if (!flow.detected) {
+    flow.detection = engine_.give_up(flow.engine);
+    flow.guessed = flow.detection.known() && engine_.is_guess(flow.engine);
+  }
+  settle(flow);
+}
+
+// The last word.
+void Classifier::settle(Flow& flow) {
+  make_room(answered_);
+  answer(flow, flow.guessed ? FlowState::guessed : FlowState::final);
+  flow.engine = EngineFlow();
+  move_to(flow, answered_);
+}
+
+void Classifier::answer(Flow& flow, FlowState state) {
+  Answer out;
+  out.key = flow.key;
+  out.id = flow.id;
+  out.initiator = flow.initiator;
+  out.state = state;
+  out.closed = is_closed(flow.flags);
+  FlowFacts& facts = out.facts;
+  const int client = flow.initiator;
+  facts.client = flow.key.address(client);
+  facts.server = flow.key.address(1 - client);
+  facts.client_port = flow.key.port(client);
+  facts.server_port = flow.key.port(1 - client);
+  facts.protocol = flow.key.raw.protocol;
+  facts.midstream = (flow.flags & L7M_FLOW_MIDSTREAM) != 0;
+  facts.ifindex = flow.ifindex;
+  facts.vlan = flow.vlan;
+  std::copy(flow.client_mac.begin(), flow.client_mac.end(), std::begin(facts.client_mac));
+  engine_.describe(flow.engine, flow.detection, facts);
+  out.sampled_packets = flow.sampled_packets;
+  out.sampled_bytes = flow.sampled_bytes;
+  out.count = flow.count;
+  out.first_ns = flow.first_ns;
+  out.last_ns = flow.last_ns;
+  out.name = engine_.name(flow.detection);
+  ++(state == FlowState::provisional ? stats_.provisional : stats_.answers);
+  sink_.on_answer(std::move(out));
+}
+
+void Classifier::idle(std::uint64_t now_ns) {
+  if (options_.idle_ns == 0) return;
+  const auto expired = [&](const Queue& queue) {
+    if (queue.empty()) return false;
+    const std::uint64_t last = queue.front()->last_ns;
+    return last < now_ns && now_ns - last >= options_.idle_ns;
+  };
+  for (Queue* queue : {&waiting_, &active_, &answered_}) {
+    while (expired(*queue)) {
+      Flow& flow = *queue->front();
+      give_up(flow);
+      erase(flow);
+    }
+  }
+}
+
+void Classifier::abandon(const FlowKey& key) {
+  if (Flow* flow = find(key)) erase(*flow);
+}
+
+void Classifier::finish() {
+  while (!waiting_.empty() || !active_.empty()) {
+    Flow& flow = !waiting_.empty() ? *waiting_.front() : *active_.front();
+    give_up(flow);
+    erase(flow);
+  }
+}
+
+}  // namespace l7mark

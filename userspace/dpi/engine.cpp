@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "dpi/engine.hpp"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <utility>
+
+#include "dpi/ndpi_api.hpp"
+#include "util/text.hpp"
+
+namespace l7mark {
+namespace {
+
+// Longest part of a text from a packet that is passed on, bytes.
+constexpr std::size_t kMaxText = 512;
+
+// A text of nDPI: a pointer that may be null, or an array that need not be terminated. What isn't
+// printable ASCII becomes '?': it comes from the network and goes into logs and terminals.
+std::string clean(const char* text, std::size_t size) {
+  std::string out;
+  for (std::size_t i = 0; i < size && i < kMaxText && text[i] != '\0'; ++i)
+    out += text[i] >= 0x20 && text[i] < 0x7f ? text[i] : '?';
+  return out;
+}
+template <std::size_t N>
+std::string text_of(const char (&text)[N]) {
+  return clean(text, N);
+}
+template <class Pointer>
+  requires std::is_pointer_v<Pointer>
+std::string text_of(const Pointer& text) {
+  return text == nullptr ? std::string() : clean(reinterpret_cast<const char*>(text), kMaxText);
+}
+
+template <std::size_t N>
+std::string hex_of(const unsigned char (&bytes)[N]) {
+  static constexpr char digits[] = "0123456789abcdef";
+  std::string out;
+  if (std::all_of(std::begin(bytes), std::end(bytes), [](unsigned char b) { return b == 0; }))
+    return out;
+  for (const unsigned char byte : bytes) {
+    out += digits[byte >> 4];
+    out += digits[byte & 0x0f];
+  }
+  return out;
+}
+
+ndpi::Flow* flow_of(void* flow) {
+  return static_cast<ndpi::Flow*>(flow);
+}
+
+bool involves(const ndpi::Flow& flow, std::uint16_t protocol) {
+  return std::find(std::begin(flow.detected_protocol_stack),
+                   std::end(flow.detected_protocol_stack),
+                   protocol) != std::end(flow.detected_protocol_stack);
+}
+
+bool is_guess_by_header(ndpi_confidence_t confidence) {
+  return confidence == NDPI_CONFIDENCE_MATCH_BY_PORT || confidence == NDPI_CONFIDENCE_MATCH_BY_IP;
+}
+
+template <class Tls>
+void describe_tls(const Tls& tls, FlowDetails& details) {
+  if constexpr (requires { tls.advertised_alpns; })
+    details.alpn = text_of(tls.advertised_alpns);
+  else
+    details.alpn = text_of(tls.alpn);
+  if constexpr (requires { tls.ja3_client; }) details.ja3_client = text_of(tls.ja3_client);
+  if constexpr (requires { tls.ja3_server; }) details.ja3_server = text_of(tls.ja3_server);
+  if constexpr (requires { tls.ja4_client; }) details.ja4_client = text_of(tls.ja4_client);
+  details.tls_subject = text_of(tls.subjectDN);
+  details.tls_issuer = text_of(tls.issuerDN);
+  details.tls_version = tls.ssl_version;
+  details.tls_cipher_id = tls.server_cipher;
+  if (tls.server_cipher != 0)
+    details.tls_cipher = ndpi::cipher_name(ndpi_cipher2str, tls.server_cipher);
+  details.tls_not_before = static_cast<std::int64_t>(tls.notBefore);
+  details.tls_not_after = static_cast<std::int64_t>(tls.notAfter);
+}
+
+}  // namespace
+
+EngineFlow::EngineFlow(EngineFlow&& other) noexcept : flow_(std::exchange(other.flow_, nullptr)) {}
+
+EngineFlow& EngineFlow::operator=(EngineFlow&& other) noexcept {
+  std::swap(flow_, other.flow_);
+  return *this;
+}
+
+EngineFlow::~EngineFlow() {
+  if (flow_ != nullptr) ndpi_free_flow(flow_of(flow_));
+}
+
+struct Engine::Module {
+  explicit Module(ndpi::Module* module) : handle(module) {}
+  Module(const Module&) = delete;
+  Module& operator=(const Module&) = delete;
+  ~Module() { ndpi_exit_detection_module(handle); }
+
+  ndpi::Module* handle;
+  ndpi::Progress progress = ndpi::Progress::unknown;  // of the packet processed last
+};
+
+Engine::Engine(std::unique_ptr<Module> module) : module_(std::move(module)) {}
+Engine::Engine(Engine&&) noexcept = default;
+Engine& Engine::operator=(Engine&&) noexcept = default;
+Engine::~Engine() = default;
+
+Result<Engine> Engine::make(const EngineOptions& options) {
+  ndpi::Module* handle = ndpi::init_module(ndpi_init_detection_module);
+  if (handle == nullptr) return Error{"start", "nDPI", 0, "out of memory"};
+  auto module = std::make_unique<Module>(handle);
+  ndpi::enable_all_protocols(handle);
+  if (!options.protocols_file.empty() &&
+      ndpi_load_protocols_file(handle, options.protocols_file.c_str()) != 0)
+    return Error{"read custom protocols", options.protocols_file, 0,
+                 "nDPI refused the file; lines are tcp:PORT@NAME or host:\"NAME\"@NAME"};
+  if (!ndpi::finalize(handle, ndpi_finalize_initialization))
+    return Error{"start", "nDPI", 0, "its initialization failed"};
+  return Engine(std::move(module));
+}
+
+EngineFlow Engine::new_flow() const {
+  return EngineFlow(ndpi_calloc(1, sizeof(ndpi::Flow)));
+}
+
+namespace {
+Detection to_detection(const ndpi_protocol& protocol) {
+  const auto& pair = ndpi::protocol_pair(protocol);
+  return {pair.app_protocol, pair.master_protocol, static_cast<std::uint16_t>(protocol.category)};
+}
+}  // namespace
+
+Detection Engine::process(EngineFlow& flow, const std::uint8_t* packet, std::size_t length,
+                          std::uint64_t time_ms) {
+  const auto limited = static_cast<unsigned short>(std::min<std::size_t>(length, 0xffff));
+  const ndpi_protocol protocol =
+      ndpi::process(ndpi_detection_process_packet, module_->handle, flow_of(flow.flow_), packet,
+                    limited, time_ms);
+  module_->progress = ndpi::progress(protocol);
+  return to_detection(protocol);
+}
+
+bool Engine::wants_more(const EngineFlow& flow) const {
+  return ndpi::extra_dissection_possible(module_->handle, flow_of(flow.flow_), module_->progress);
+}
+
+Detection Engine::give_up(EngineFlow& flow) const {
+  return to_detection(
+      ndpi::give_up(ndpi_detection_giveup, module_->handle, flow_of(flow.flow_)));
+}
+
+bool Engine::is_guess(const EngineFlow& flow) const {
+  return is_guess_by_header(flow_of(flow.flow_)->confidence);
+}
+
+void Engine::describe(const EngineFlow& handle, const Detection& detection,
+                      FlowFacts& facts) const {
+  const ndpi::Flow& flow = *flow_of(handle.flow_);
+  facts.application = detection.application != 0 ? detection.application : detection.master;
+  facts.master = detection.master != 0 ? detection.master : detection.application;
+  facts.category = detection.category;
+  facts.confidence = static_cast<std::uint16_t>(flow.confidence);
+  facts.risks = flow.risk;
+  u_int16_t client_score = 0;
+  u_int16_t server_score = 0;
+  facts.risk_score = flow.risk == 0 ? 0U : ndpi_risk2score(flow.risk, &client_score, &server_score);
+  facts.hostname = to_lower(text_of(flow.host_server_name));
+
+  FlowDetails& details = facts.details;
+  details.user_agent = text_of(flow.http.user_agent);
+  details.http_url = text_of(flow.http.url);
+  // What follows is in a union, or says nothing of a flow that was never parsed as what it is
+  // guessed to be.
+  if (is_guess_by_header(flow.confidence)) return;
+  const bool tls = involves(flow, NDPI_PROTOCOL_TLS) || involves(flow, NDPI_PROTOCOL_QUIC) ||
+                   involves(flow, NDPI_PROTOCOL_DTLS);
+  if (tls)
+    describe_tls(ndpi::tls_of(flow), details);
+  else if (involves(flow, NDPI_PROTOCOL_BITTORRENT))
+    details.bittorrent_hash = hex_of(flow.protos.bittorrent.hash);
+  if (involves(flow, NDPI_PROTOCOL_DNS)) details.dns_query = facts.hostname;
+}
+
+std::string Engine::name(const Detection& detection) const {
+  std::array<char, 128> buffer{};
+  ndpi::protocol_name(ndpi_protocol2name, module_->handle, detection.master, detection.application,
+                      buffer.data(), buffer.size());
+  return buffer.data();
+}
+
+std::string Engine::application_name(std::uint16_t application) const {
+  const char* name = ndpi_get_proto_name(module_->handle, application);
+  return name == nullptr ? std::to_string(application) : name;
+}
+
+std::string Engine::category_name(std::uint16_t category) const {
+  if (category >= NDPI_PROTOCOL_NUM_CATEGORIES) return std::to_string(category);
+  const char* name = ndpi_category_get_name(module_->handle,
+                                            static_cast<ndpi_protocol_category_t>(category));
+  return name == nullptr ? std::to_string(category) : name;
+}
+
+std::string Engine::confidence_name(std::uint16_t confidence) const {
+  const char* name = ndpi_confidence_get_name(static_cast<ndpi_confidence_t>(confidence));
+  return name == nullptr ? std::to_string(confidence) : name;
+}
+
+std::string Engine::risk_name(unsigned risk) const {
+  const char* name = ndpi_risk2str(static_cast<ndpi_risk_enum>(risk));
+  return name == nullptr ? std::to_string(risk) : name;
+}
+
+std::string Engine::risk_severity(unsigned risk) const {
+  const auto* info = ndpi_risk2severity(static_cast<ndpi_risk_enum>(risk));
+  const char* name = info == nullptr ? nullptr : ndpi_severity2str(info->severity);
+  return name == nullptr ? std::string() : name;
+}
+
+std::string Engine::breed_name(std::uint16_t application) const {
+  const char* name = ndpi::breed_name(ndpi_get_proto_breed_name, module_->handle,
+                                      ndpi_get_proto_breed(module_->handle, application));
+  return name == nullptr ? std::string() : name;
+}
+
+std::uint16_t Engine::match_host(std::string_view host) const {
+  if (host.empty() || host.size() > 255) return 0;
+  std::string name = to_lower(host);  // nDPI takes it as mutable
+  ndpi_protocol_match_result match{};
+  const int found = ndpi_match_string_subprotocol(module_->handle, name.data(),
+                                                  static_cast<u_int>(name.size()), &match);
+  return found > 0 && found <= 0xffff ? static_cast<std::uint16_t>(found) : std::uint16_t{0};
+}
+
+std::vector<ApplicationName> Engine::applications() const {
+  std::vector<ApplicationName> out;
+  const unsigned count = ndpi::number_of_protocols(module_->handle);
+  for (unsigned id = 0; id < count && id <= 0xffff; ++id) {
+    const char* name = ndpi_get_proto_name(module_->handle, static_cast<std::uint16_t>(id));
+    if (name == nullptr || *name == '\0') continue;
+    ndpi_protocol protocol{};
+    ndpi::protocol_pair(protocol).app_protocol = static_cast<std::uint16_t>(id);
+    out.push_back({static_cast<std::uint16_t>(id), name,
+                   static_cast<std::uint16_t>(ndpi_get_proto_category(module_->handle, protocol))});
+  }
+  return out;
+}
+
+std::vector<CategoryName> Engine::categories() const {
+  std::vector<CategoryName> out;
+  for (unsigned id = 0; id < NDPI_PROTOCOL_NUM_CATEGORIES; ++id) {
+    const std::string name = category_name(static_cast<std::uint16_t>(id));
+    // Numbers that nDPI leaves free have no name, or this one.
+    if (name.empty() || name == "???" || name == "?") continue;
+    out.push_back({static_cast<std::uint16_t>(id), name});
+  }
+  return out;
+}
+
+std::vector<RiskName> Engine::risks() const {
+  std::vector<RiskName> out;
+  for (unsigned id = 1; id < NDPI_MAX_RISK; ++id)
+    out.push_back({static_cast<std::uint16_t>(id), risk_name(id), risk_severity(id)});
+  return out;
+}
+
+std::string Engine::version() {
+  return ndpi_revision();
+}
+
+}  // namespace l7mark
