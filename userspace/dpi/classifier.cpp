@@ -205,7 +205,9 @@ bool Classifier::start(Flow& flow) {
 void Classifier::inspect(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> data) {
   if (sample.l2 != 0 && sample.l3_offset >= 14) {
     // Bytes 0 to 5 are the receiver's address, 6 to 11 the sender's.
-    const std::size_t at = sample.direction == flow.initiator ? 6 : 0;
+    const bool from_client =
+        (sample.direction == flow.initiator) == ((flow.flags & L7M_FLOW_ANSWER) == 0);
+    const std::size_t at = from_client ? 6 : 0;
     std::copy_n(data.begin() + static_cast<std::ptrdiff_t>(at), 6, flow.client_mac.begin());
   }
   const std::size_t length = std::min<std::size_t>(sample.l3_length, kMaxPacket);
@@ -303,7 +305,9 @@ void Classifier::answer(Flow& flow, FlowState state) {
   out.state = state;
   out.closed = is_closed(flow.flags);
   FlowFacts& facts = out.facts;
-  const int client = flow.initiator;
+  // A SYN-ACK came first: its sender is the server.
+  const int client =
+      (flow.flags & L7M_FLOW_ANSWER) != 0 ? 1 - flow.initiator : int{flow.initiator};
   facts.client = flow.key.address(client);
   facts.server = flow.key.address(1 - client);
   facts.client_port = flow.key.port(client);

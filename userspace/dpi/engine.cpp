@@ -212,10 +212,19 @@ std::string Engine::risk_name(unsigned risk) const {
   return name == nullptr ? std::to_string(risk) : name;
 }
 
-std::string Engine::risk_severity(unsigned risk) const {
+RiskSeverity Engine::risk_severity(unsigned risk) const {
   const auto* info = ndpi_risk2severity(static_cast<ndpi_risk_enum>(risk));
-  const char* name = info == nullptr ? nullptr : ndpi_severity2str(info->severity);
-  return name == nullptr ? std::string() : name;
+  if (info == nullptr) return RiskSeverity::low;
+  switch (info->severity) {
+    case NDPI_RISK_LOW:
+      return RiskSeverity::low;
+    case NDPI_RISK_MEDIUM:
+      return RiskSeverity::medium;
+    case NDPI_RISK_HIGH:
+      return RiskSeverity::high;
+    default:  // later versions have steps above "severe"
+      return RiskSeverity::severe;
+  }
 }
 
 std::string Engine::breed_name(std::uint16_t application) const {
@@ -251,8 +260,7 @@ std::vector<CategoryName> Engine::categories() const {
   std::vector<CategoryName> out;
   for (unsigned id = 0; id < NDPI_PROTOCOL_NUM_CATEGORIES; ++id) {
     const std::string name = category_name(static_cast<std::uint16_t>(id));
-    // Numbers that nDPI leaves free have no name, or this one.
-    if (name.empty() || name == "???" || name == "?") continue;
+    if (name.empty()) continue;  // a number that nDPI leaves free
     out.push_back({static_cast<std::uint16_t>(id), name});
   }
   return out;
@@ -263,6 +271,20 @@ std::vector<RiskName> Engine::risks() const {
   for (unsigned id = 1; id < NDPI_MAX_RISK; ++id)
     out.push_back({static_cast<std::uint16_t>(id), risk_name(id), risk_severity(id)});
   return out;
+}
+
+std::vector<std::string> Engine::confidence_names() const {
+  std::vector<std::string> out;
+  for (unsigned value = 0; value < NDPI_CONFIDENCE_MAX; ++value)
+    out.push_back(confidence_name(static_cast<std::uint16_t>(value)));
+  return out;
+}
+
+void Engine::fill(Catalog& catalog) const {
+  for (const auto& item : applications())
+    catalog.add_application(item.id, item.name, item.category);
+  for (const auto& item : categories()) catalog.add_category(item.id, item.name);
+  for (const auto& item : risks()) catalog.add_risk(item.id, item.name, item.severity);
 }
 
 std::string Engine::version() {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "flow.hpp"
+#include "policy/catalog.hpp"
 #include "util/result.hpp"
 
 namespace l7mark {
@@ -63,7 +64,7 @@ struct CategoryName {
 struct RiskName {
   std::uint16_t id;  // number of the bit in FlowFacts::risks
   std::string name;
-  std::string severity;  // "Low", "Medium", "High", "Severe", … as nDPI names them
+  RiskSeverity severity;
 };
 
 // One detection module, set up as ndpiReader sets up its own, so that the two agree. Not safe for
@@ -102,7 +103,7 @@ class Engine {
   [[nodiscard]] std::string category_name(std::uint16_t category) const;
   [[nodiscard]] std::string confidence_name(std::uint16_t confidence) const;
   [[nodiscard]] std::string risk_name(unsigned risk) const;
-  [[nodiscard]] std::string risk_severity(unsigned risk) const;
+  [[nodiscard]] RiskSeverity risk_severity(unsigned risk) const;
   // "Acceptable", "Dangerous", …: nDPI's opinion of an application.
   [[nodiscard]] std::string breed_name(std::uint16_t application) const;
 
@@ -114,15 +115,11 @@ class Engine {
   [[nodiscard]] std::vector<CategoryName> categories() const;
   [[nodiscard]] std::vector<RiskName> risks() const;
 
-  // Hands the same to anything with add_application(), add_category() and add_risk().
-  template <class Names>
-  void fill(Names& names) const {
-    for (auto& item : applications())
-      names.add_application(item.id, std::move(item.name), item.category);
-    for (auto& item : categories()) names.add_category(item.id, std::move(item.name));
-    for (auto& item : risks())
-      names.add_risk(item.id, std::move(item.name), std::move(item.severity));
-  }
+  // By ndpi_confidence_t.
+  [[nodiscard]] std::vector<std::string> confidence_names() const;
+
+  // Hands all of them to what policies are read and shown with.
+  void fill(Catalog& catalog) const;
 
   // "4.2.0"
   [[nodiscard]] static std::string version();
