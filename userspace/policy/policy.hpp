@@ -163,7 +163,7 @@ struct Schedule {
   std::optional<std::int16_t> utc_offset;  // minutes east of UTC
 };
 
-struct IpsetSpec {
+struct IpsetTarget {
   std::string name;  // IPv4's; IPv6's has "6" behind it
   std::string type = "hash:ip,port,ip";
   std::uint32_t timeout = 600;  // seconds, 0 for none
@@ -173,21 +173,21 @@ struct IpsetSpec {
   bool comment = false;
   bool skbinfo = false;
   bool delete_on_end = false;  // take a flow's element out when the flow ends
-  friend bool operator==(const IpsetSpec&, const IpsetSpec&) = default;
+  friend bool operator==(const IpsetTarget&, const IpsetTarget&) = default;
 };
 
-struct NftsetSpec {
-  std::string family = "inet";  // inet, ip, ip6, bridge or netdev
+struct NftsetTarget {
+  std::string family = "inet";  // inet, ip or ip6
   std::string table = "l7mark";
   std::string name;             // IPv4's; IPv6's has "6" behind it
   std::uint32_t timeout = 600;  // seconds, 0 for none
   std::uint32_t size = 65536;
   bool create_table = true;
   bool delete_on_end = false;
-  friend bool operator==(const NftsetSpec&, const NftsetSpec&) = default;
+  friend bool operator==(const NftsetTarget&, const NftsetTarget&) = default;
 };
 
-struct ConntrackSpec {
+struct ConntrackTarget {
   std::optional<MaskedValue> mark;
   std::bitset<128> labels;
 };
@@ -200,9 +200,9 @@ struct Actions {
   bool drop = false;
   bool allow = false;  // a class further down can't drop it any more
   bool log = false;
-  std::optional<IpsetSpec> ipset;
-  std::optional<NftsetSpec> nftset;
-  std::optional<ConntrackSpec> conntrack;
+  std::optional<IpsetTarget> ipset;
+  std::optional<NftsetTarget> nftset;
+  std::optional<ConntrackTarget> conntrack;
 };
 
 struct PolicyClass {
@@ -238,10 +238,11 @@ struct Policy {
 
   // The error names the nearest class names.
   [[nodiscard]] Result<std::size_t> find_class(std::string_view name) const;
+  // Bits of skb->mark that any class sets, those of its state not among them.
+  [[nodiscard]] std::uint32_t class_mark_bits() const;
   // All bits that any flow of this policy may have changed.
   [[nodiscard]] MarkBits touched_mark_bits() const;
-  // `hz` is the kernel's jiffies a second.
-  [[nodiscard]] l7m_settings settings(std::uint32_t hz) const;
+  [[nodiscard]] l7m_settings settings() const;
 };
 
 // `file` is for messages and for the directory that protocols_file is relative to. Errors name
