@@ -33,7 +33,7 @@ struct EntryDelta {
   SetEntry entry;
 };
 
-// About 70 bytes an entry, the hash table included. Not thread-safe.
+// At most 72 bytes an entry, the hash table included. Not thread-safe.
 //
 // An element's life is that of the conversation: it is written to expire `timeout` after the last
 // packet known, written again when less than half of that is left and packets have come since, and
@@ -48,7 +48,7 @@ class EntryRegistry {
   // caller; entry.timeout is ignored. The id is valid until the matching release().
   EntryId acquire(TargetId target, const SetEntry& entry, Milliseconds now);
   // A flow has ended.
-  void release(EntryId id, Milliseconds now);
+  void release(EntryId id);
   // The kernel saw a packet of one of the entry's flows at `when`. Best called for every live flow
   // at least four times within the target's timeout. Pass `now` for a flow that is to keep its
   // entry in silence.

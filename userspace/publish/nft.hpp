@@ -46,7 +46,7 @@ struct NftHeader {
   std::uint32_t key_length = 0;
   std::uint32_t flags = 0;  // NFT_SET_*
   std::uint64_t handle = 0;
-  std::uint32_t size = 0;
+  std::uint64_t timeout_ms = 0;  // default of its elements
 };
 [[nodiscard]] std::string nft_difference(const NftSpec& spec, const NftHeader& found);
 

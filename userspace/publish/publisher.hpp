@@ -7,8 +7,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "flow.hpp"
@@ -30,8 +32,10 @@ class EntrySink {
   virtual WriteOutcome remove(std::span<const SetEntry> entries) = 0;
   // False if elements are missing: fewer than `written`, or one of `sample`. ENOENT: no set.
   virtual Result<bool> intact(std::size_t written, std::span<const SetEntry> sample) = 0;
-  // Destroys what ensure() created, or empties it if a rule still uses it. Adopted sets are left.
-  virtual Status withdraw() = 0;
+  // Destroys the set if ensure() created it, or empties it if a rule still uses it (EBUSY). From an
+  // adopted or a `shared` one (another target has it too) only `entries` are deleted.
+  virtual Status withdraw(std::span<const SetEntry> entries, bool shared) = 0;
+  [[nodiscard]] virtual bool created() const = 0;
 };
 
 // What a target's sets can tell apart.
@@ -68,18 +72,13 @@ struct PublishCounters {
 
 class Publisher {
  public:
-  Publisher();
-  ~Publisher();
-  Publisher(Publisher&&) noexcept;
-  Publisher& operator=(Publisher&&) noexcept;
-
   // Creates or adopts the kernel sets at once. An Error leaves nothing behind. A target equal to
   // one that is there gives that one's id.
   Result<TargetId> add_target(const IpsetTarget& target);
   Result<TargetId> add_target(const NftTarget& target);
   // For other kinds of sets; `ipv4` or `ipv6` may be null.
-  TargetId add_target(std::unique_ptr<EntrySink> ipv4, std::unique_ptr<EntrySink> ipv6,
-                      TargetShape shape, TargetPolicy policy);
+  Result<TargetId> add_target(std::unique_ptr<EntrySink> ipv4, std::unique_ptr<EntrySink> ipv6,
+                              TargetShape shape, TargetPolicy policy);
   // Takes out all that was written to the target, and its sets if we made them. To be called when
   // its flows have been moved to other targets; ids of those that have not stay valid.
   Status drop_target(TargetId target);
@@ -88,7 +87,7 @@ class Publisher {
   // cannot hold it. `facts` need only be right in client, server, server_port and protocol.
   [[nodiscard]] EntryId on_flow(TargetId target, const FlowFacts& facts, Milliseconds now);
   void seen(EntryId id, Milliseconds when, Milliseconds now);
-  void on_end(EntryId id, Milliseconds now);
+  void on_end(EntryId id);
 
   // Writes what is new.
   void flush(Milliseconds now);
@@ -107,15 +106,29 @@ class Publisher {
   [[nodiscard]] std::vector<std::string> created() const;
 
  private:
-  struct Target;
-  struct Slot;
-  [[nodiscard]] Slot* slot_of(TargetId target, bool ipv6);
-  TargetId place(Target target, TargetPolicy policy);
-  void write(std::span<const EntryDelta> deltas, Milliseconds now);
-  void write_group(Slot& slot, TargetId target, EntryDelta::Kind kind,
+  struct Slot {
+    std::unique_ptr<EntrySink> sink;
+    bool broken = false;    // cannot be written to until ensure() succeeds
+    bool reported = false;  // the cause has been logged
+    bool full = false;      // likewise that it is full
+    Milliseconds retry_at = 0;
+  };
+  struct Target {
+    Slot slots[2];  // IPv4, IPv6
+    TargetShape shape;
+    TargetPolicy policy;
+    std::variant<std::monostate, IpsetTarget, NftTarget> origin;
+    bool dropped = false;
+  };
+  Result<TargetId> place(Target target);
+  template <class T>
+  [[nodiscard]] std::optional<TargetId> known(const T& target) const;
+  void write(Milliseconds now);
+  void write_group(TargetId target, bool ipv6, EntryDelta::Kind kind,
                    std::span<const EntryDelta* const> deltas, Milliseconds now);
-  void cure(Slot& slot, TargetId target, bool ipv6, Milliseconds now);
+  void cure(TargetId target, bool ipv6, Milliseconds now);
   void check(Milliseconds now);
+  [[nodiscard]] bool shared(TargetId target, const std::string& name) const;
 
   std::unique_ptr<Ipset> ipset_;  // opened by the first target that needs it
   std::unique_ptr<Nft> nft_;

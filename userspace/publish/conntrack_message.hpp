@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// ctnetlink's messages (linux/netfilter/nfnetlink_conntrack.h), as bytes: no socket in here.
+#pragma once
+
+#include <linux/netlink.h>
+
+#include <cstdint>
+#include <optional>
+
+#include "publish/conntrack.hpp"
+
+namespace l7mark::conntrack_message {
+
+// Most bytes of a message that put_change() makes.
+inline constexpr std::size_t kChangeBytes = 320;
+
+[[nodiscard]] ConntrackTuple reversed(const ConntrackTuple& tuple);
+[[nodiscard]] bool is_icmp(std::uint8_t protocol);
+
+nlmsghdr* put_change(void* at, std::uint32_t sequence, const ConntrackTuple& tuple,
+                     const ConntrackChange& change);
+// Asks for all entries whose original direction is between these two addresses with this protocol.
+// The kernel filters (CTA_FILTER, Linux 5.8).
+nlmsghdr* put_dump(void* at, std::uint32_t sequence, const ConntrackTuple& tuple);
+// The original direction of an entry.
+[[nodiscard]] std::optional<ConntrackTuple> parse_original(const nlmsghdr* reply);
+
+}  // namespace l7mark::conntrack_message
