@@ -60,6 +60,10 @@ class ActionTable {
   // What must be in the map before a number handed out since the last call is used.
   [[nodiscard]] std::vector<Write> take_writes();
 
+  // Map `marks` for the current generation: class bits of skb->mark to the index of the class that
+  // sets them, where it has a tc class; of several with one mark the first class.
+  [[nodiscard]] std::map<std::uint32_t, std::uint32_t> marks() const;
+
   // Of either generation; number 0's for a number that is not in use. Valid until retire_previous()
   // frees it.
   [[nodiscard]] const EffectiveAction& effective(std::uint32_t id) const;

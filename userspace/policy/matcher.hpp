@@ -3,7 +3,6 @@
 // applications in bit sets, so that thousands of names cost a flow no more than a few.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -13,12 +12,12 @@
 
 #include "flow.hpp"
 #include "policy/policy.hpp"
+#include "policy/schedule.hpp"
 
 namespace l7mark {
 
 // Indexes into Policy::classes, ascending. Empty: no class.
 using ClassList = std::vector<std::uint16_t>;
-using WallTime = std::chrono::system_clock::time_point;
 
 class PolicyMatcher {
  public:
