@@ -120,7 +120,8 @@ bool Classifier::take(std::span<const std::byte> record) {
       if (flow == nullptr) return true;
       flow->flags = sample.candidate_flags;
       flow->count = sample.count;
-      if (is_closed(flow->flags)) give_up(*flow);
+      // Refused connections wait: the next on the same ports is often the one that matters.
+      if (flow->engine && is_closed(flow->flags)) give_up(*flow);
       return true;
     case L7M_RECORD_SAMPLE:
       break;
@@ -234,7 +235,7 @@ void Classifier::inspect(Flow& flow, const l7m_sample& sample, std::span<const s
   const bool more_dns = !last && flow.dns_queries > flow.dns_responses;
   if (flow.detected && !more_dns) {
     settle(flow);
-  } else if (last || is_closed(flow.flags)) {
+  } else if (last || (flow.engine && is_closed(flow.flags))) {
     give_up(flow);
   } else if (flow.detection.known() && flow.detection != flow.told) {
     flow.told = flow.detection;

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// Compares `l7mark classify` with ndpiReader, flow by flow. The oracle is a table of what ndpiReader
+// printed for the same captures: columns capture, proto (number), src, sport, dst, dport, ndpi,
+// packets, bytes, separated by tabs, under a line of headings.
+#include <sys/wait.h>
+
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "groups.hpp"
+#include "util/address.hpp"
+
+namespace l7mark {
+namespace {
+
+struct Options {
+  std::string program;
+  std::string oracle;
+  std::string captures;
+  std::string path = "user";
+  std::string extra;
+  unsigned jobs = 2;
+  double minimum = 0;  // of agreement, percent
+  bool differences = false;
+};
+
+struct Row {
+  unsigned proto = 0;
+  std::string src, dst;
+  unsigned sport = 0, dport = 0;
+  std::string ndpi;
+  std::uint64_t packets = 0, bytes = 0, sampled_packets = 0, sampled_bytes = 0;
+  std::string confidence;
+
+  // One for both directions, so that a flow is found whoever is shown first.
+  [[nodiscard]] std::string key() const {
+    const std::string a = src + ' ' + std::to_string(sport);
+    const std::string b = dst + ' ' + std::to_string(dport);
+    return std::to_string(proto) + ' ' + (a < b ? a + ' ' + b : b + ' ' + a);
+  }
+  [[nodiscard]] std::string text() const {
+    return std::to_string(proto) + ' ' + src + ':' + std::to_string(sport) + " > " + dst + ':' +
+           std::to_string(dport) + ' ' + std::to_string(packets) + " packets " +
+           std::to_string(bytes) + " bytes";
+  }
+};
+
+struct Tally {
+  std::uint64_t flows = 0, same_answer = 0, same_counts = 0, missing = 0;
+  std::uint64_t packets = 0, bytes = 0, sampled_packets = 0, sampled_bytes = 0;
+};
+
+struct Summary {
+  std::map<std::string, Tally> groups;
+  std::uint64_t extra = 0, reversed = 0, failed = 0;
+  std::vector<std::string> lines;
+};
+
+// ndpiReader 4.2 prints "::" for the first ":0:" of an IPv6 address whether or not there is one
+// already, so some of its addresses are none. Both sides go through the same change.
+std::string plain(const std::string& address) {
+  const auto parsed = Address::parse(address);
+  std::string text = parsed ? parsed->to_string() : address;
+  const auto zero = text.find(":0:");
+  if (zero != std::string::npos) text.replace(zero, 3, "::");
+  return text;
+}
+
+std::map<std::string, std::vector<Row>> read_oracle(const std::string& file) {
+  std::map<std::string, std::vector<Row>> out;
+  std::ifstream in(file);
+  std::string line;
+  std::getline(in, line);
+  while (std::getline(in, line)) {
+    std::vector<std::string> cells;
+    std::istringstream cut(line);
+    for (std::string cell; std::getline(cut, cell, '\t');) cells.push_back(cell);
+    if (cells.size() < 9) continue;
+    Row row;
+    row.proto = static_cast<unsigned>(std::stoul(cells[1]));
+    row.src = plain(cells[2]);
+    row.sport = static_cast<unsigned>(std::stoul(cells[3]));
+    row.dst = plain(cells[4]);
+    row.dport = static_cast<unsigned>(std::stoul(cells[5]));
+    row.ndpi = cells[6];
+    row.packets = std::stoull(cells[7]);
+    row.bytes = std::stoull(cells[8]);
+    out[cells[0]].push_back(std::move(row));
+  }
+  return out;
+}
+
+// Runs the program under test; its exit status is part of the result.
+bool classify(const Options& options, const std::string& capture, std::vector<Row>& rows) {
+  const std::string command = options.program + " classify --path " + options.path + ' ' +
+                              options.extra + " '" + options.captures + '/' + capture + "'";
+  std::FILE* pipe = popen(command.c_str(), "re");
+  if (pipe == nullptr) return false;
+  std::string text;
+  char buffer[65536];
+  for (std::size_t got = 0; (got = std::fread(buffer, 1, sizeof(buffer), pipe)) > 0;)
+    text.append(buffer, got);
+  const int status = pclose(pipe);
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    const auto object = nlohmann::json::parse(line, nullptr, false);
+    if (object.is_discarded()) return false;
+    Row row;
+    const auto proto = parse_protocol(object.at("proto").get<std::string>());
+    row.proto = proto.value_or(0);
+    row.src = plain(object.at("src").get<std::string>());
+    row.sport = object.at("sport");
+    row.dst = plain(object.at("dst").get<std::string>());
+    row.dport = object.at("dport");
+    row.ndpi = object.at("ndpi");
+    row.packets = object.at("packets");
+    row.bytes = object.at("bytes");
+    row.sampled_packets = object.at("sampled_packets");
+    row.sampled_bytes = object.at("sampled_bytes");
+    row.confidence = object.at("confidence");
+    rows.push_back(std::move(row));
+  }
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+void compare(const std::string& capture, const std::vector<Row>& wanted, std::vector<Row> got,
+             Summary& out) {
+  for (const Row& want : wanted) {
+    const auto found = std::find_if(got.begin(), got.end(), [&](const Row& row) {
+      return row.key() == want.key();
+    });
+    for (const std::string& group : groups_of(want.ndpi)) {
+      Tally& tally = out.groups[group];
+      ++tally.flows;
+      if (found == got.end()) {
+        ++tally.missing;
+        continue;
+      }
+      tally.same_answer += found->ndpi == want.ndpi ? 1U : 0U;
+      tally.same_counts += found->packets == want.packets && found->bytes == want.bytes ? 1U : 0U;
+      tally.packets += found->packets;
+      tally.bytes += found->bytes;
+      tally.sampled_packets += found->sampled_packets;
+      tally.sampled_bytes += found->sampled_bytes;
+    }
+    if (found == got.end()) {
+      out.lines.push_back(capture + ": missing " + want.text() + ' ' + want.ndpi);
+      continue;
+    }
+    if (found->ndpi != want.ndpi)
+      out.lines.push_back(capture + ": " + want.text() + ": ndpiReader " + want.ndpi +
+                          ", l7mark " + found->ndpi + " (" + found->confidence + ", " +
+                          std::to_string(found->sampled_packets) + " sampled)");
+    else if (found->packets != want.packets || found->bytes != want.bytes)
+      out.lines.push_back(capture + ": counts: ndpiReader " + want.text() + ", l7mark " +
+                          found->text());
+    if (found->src != want.src || found->sport != want.sport) {
+      ++out.reversed;
+      out.lines.push_back(capture + ": reversed " + want.text() + ", l7mark " + found->text());
+    }
+    got.erase(found);
+  }
+  out.extra += got.size();
+  for (const Row& row : got)
+    out.lines.push_back(capture + ": not in ndpiReader: " + row.text() + ' ' + row.ndpi);
+}
+
+double percent(std::uint64_t part, std::uint64_t whole) {
+  return whole == 0 ? 100.0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole);
+}
+
+void print(const Summary& summary, const Options& options) {
+  std::printf("path %s\n%-12s %8s %9s %9s %8s %10s %10s\n", options.path.c_str(), "group", "flows",
+              "agree %", "counts %", "missing", "packets %", "bytes %");
+  for (const char* group : {"all", "known", "unknown", "TLS", "QUIC", "HTTP", "DNS", "BitTorrent",
+                            "VPN", "voice/video"}) {
+    const auto found = summary.groups.find(group);
+    if (found == summary.groups.end()) continue;
+    const Tally& tally = found->second;
+    std::printf("%-12s %8lu %9.2f %9.2f %8lu %10.2f %10.2f\n", group, tally.flows,
+                percent(tally.same_answer, tally.flows), percent(tally.same_counts, tally.flows),
+                tally.missing, percent(tally.sampled_packets, tally.packets),
+                percent(tally.sampled_bytes, tally.bytes));
+  }
+  std::printf("flows that ndpiReader has not: %lu; shown the other way round: %lu; captures that "
+              "failed: %lu\n",
+              summary.extra, summary.reversed, summary.failed);
+}
+
+int run(const Options& options) {
+  const auto oracle = read_oracle(options.oracle);
+  if (oracle.empty()) {
+    std::fprintf(stderr, "cannot read %s: no rows\n", options.oracle.c_str());
+    return 1;
+  }
+  std::vector<std::string> captures;
+  for (const auto& [capture, rows] : oracle) captures.push_back(capture);
+  Summary summary;
+  std::mutex mutex;
+  std::atomic<std::size_t> next{0};
+  const auto work = [&] {
+    for (std::size_t i = next++; i < captures.size(); i = next++) {
+      std::vector<Row> rows;
+      const bool ok = classify(options, captures[i], rows);
+      const std::scoped_lock lock(mutex);
+      if (!ok) {
+        ++summary.failed;
+        summary.lines.push_back(captures[i] + ": l7mark failed");
+      }
+      compare(captures[i], oracle.at(captures[i]), std::move(rows), summary);
+    }
+  };
+  std::vector<std::thread> threads;
+  for (unsigned i = 0; i < options.jobs; ++i) threads.emplace_back(work);
+  for (auto& thread : threads) thread.join();
+  std::sort(summary.lines.begin(), summary.lines.end());
+  if (options.differences)
+    for (const std::string& line : summary.lines) std::printf("%s\n", line.c_str());
+  print(summary, options);
+  const Tally& all = summary.groups["all"];
+  return summary.failed == 0 && percent(all.same_answer, all.flows) >= options.minimum ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace l7mark
+
+int main(int argc, char** argv) {
+  l7mark::Options options;
+  options.jobs = std::max(1U, std::thread::hardware_concurrency());
+  CLI::App app{"Compares `l7mark classify` with ndpiReader, flow by flow"};
+  app.add_option("--l7mark", options.program, "Program under test")->required();
+  app.add_option("--oracle", options.oracle, "Table of ndpiReader's answers")->required();
+  app.add_option("--captures", options.captures, "Directory of the captures")->required();
+  app.add_option("--path", options.path, "kernel or user")->capture_default_str();
+  app.add_option("--options", options.extra, "More options for `classify`");
+  app.add_option("--jobs", options.jobs, "Processes at once")->check(CLI::Range(1, 64));
+  app.add_option("--minimum", options.minimum, "Fail below this agreement, percent");
+  app.add_flag("--differences", options.differences, "Print every flow that differs");
+  CLI11_PARSE(app, argc, argv);
+  return l7mark::run(options);
+}
