@@ -24,6 +24,12 @@
 #define L7M_BE16(x) ((__be16)(x))
 #define L7M_BE32(x) ((__be32)(x))
 #endif
+/* A 32-bit word whose first byte in memory is x and whose others are 0. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define L7M_FIRST_BYTE(x) ((__u32)(x))
+#else
+#define L7M_FIRST_BYTE(x) ((__u32)(x) << 24)
+#endif
 #define L7M_NTOH16(x) ((__u16)L7M_BE16((__u16)(x)))
 #define L7M_NTOH32(x) ((__u32)L7M_BE32((__u32)(x)))
 
@@ -89,11 +95,34 @@ struct l7m_packet {
 	__u32 payload;	 /* bytes after the transport header, 0 for later fragments */
 };
 
+/*
+ * A place in a frame. It is kept as a number and made a pointer anew for every header: the number
+ * is masked first, so that the verifier sees one state of a loop and not one for each way there.
+ */
 struct l7m_cursor {
 	const __u8 *start; /* of the frame */
-	const __u8 *pos;
-	const __u8 *end;
+	const __u8 *end;   /* of what is readable */
+	__u32 offset;
+	void *context; /* BPF: the program's context */
 };
+
+/* No stack of headers that we open is longer; what goes on behind it is refused as short. */
+#define L7M_OFFSET_MASK 0x7ff
+
+/* The next `size` bytes, or 0 if they are not all readable. */
+static __always_inline const __u8 *l7m_header(const struct l7m_cursor *c, __u32 size)
+{
+	const __u8 *h = c->start + (c->offset & L7M_OFFSET_MASK);
+
+	return h + size <= c->end ? h : (const __u8 *)0;
+}
+
+/* Makes the offset's range the same on every way to here. */
+static __always_inline void l7m_settle(struct l7m_cursor *c)
+{
+	__asm__ volatile("" : "+r"(c->offset));
+	c->offset &= L7M_OFFSET_MASK;
+}
 
 static __always_inline __u16 l7m_load16(const __u8 *p)
 {
@@ -124,40 +153,46 @@ static __always_inline __be16 l7m_load_be16(const __u8 *p)
  */
 static __always_inline int l7m_parse_ethernet(struct l7m_cursor *c, struct l7m_packet *p)
 {
+	const __u8 *h = l7m_header(c, 14);
 	__u16 type;
 	int i;
 
-	if (c->pos + 14 > c->end)
+	if (!h)
 		return -L7M_PARSE_SHORT;
-	type = l7m_load16(c->pos + 12);
-	c->pos += 14;
+	type = l7m_load16(h + 12);
+	c->offset += 14;
 	if (type == 0x0800)
 		return 4;
 	if (type == 0x86dd)
 		return 6;
 	if (type <= 1500) {
-		if (c->pos + 8 > c->end)
+		h = l7m_header(c, 8);
+		if (!h || h[0] != 0xaa || h[1] != 0xaa)
 			return -L7M_PARSE_NOT_IP;
-		if (c->pos[0] != 0xaa || c->pos[1] != 0xaa)
-			return -L7M_PARSE_NOT_IP;
-		type = l7m_load16(c->pos + 6);
-		c->pos += 8;
+		type = l7m_load16(h + 6);
+		c->offset += 8;
 	}
 	for (i = 0; i < 3; i++) {
 		if (type != 0x8100 && type != 0x88a8 && type != 0x9100)
 			break;
-		if (c->pos + 4 > c->end)
+		h = l7m_header(c, 4);
+		if (!h)
 			return -L7M_PARSE_SHORT;
 		if (i == 0)
-			p->vlan = l7m_load16(c->pos) & 0x0fff;
-		type = l7m_load16(c->pos + 2);
-		c->pos += 4;
+			p->vlan = l7m_load16(h) & 0x0fff;
+		type = l7m_load16(h + 2);
+		c->offset += 4;
 	}
+	if (type == 0x0800)
+		return 4;
+	if (type == 0x86dd)
+		return 6;
 	if (type == 0x8864) { /* RFC 2516: 6 bytes of PPPoE, then the PPP protocol */
-		if (c->pos + 8 > c->end)
+		h = l7m_header(c, 8);
+		if (!h)
 			return -L7M_PARSE_SHORT;
-		type = l7m_load16(c->pos + 6);
-		c->pos += 8;
+		type = l7m_load16(h + 6);
+		c->offset += 8;
 		if (type == 0x0021)
 			return 4;
 		if (type == 0x0057)
@@ -166,41 +201,58 @@ static __always_inline int l7m_parse_ethernet(struct l7m_cursor *c, struct l7m_p
 	}
 	if (type == 0x8847 || type == 0x8848) { /* RFC 3032: the label with the S bit is the last */
 		for (i = 0; i < 6; i++) {
-			__u8 bottom;
-
-			if (c->pos + 4 > c->end)
+			l7m_settle(c);
+			h = l7m_header(c, 4);
+			if (!h)
 				return -L7M_PARSE_SHORT;
-			bottom = c->pos[2] & 1;
-			c->pos += 4;
-			if (bottom)
+			c->offset += 4;
+			if (h[2] & 1)
 				break;
 		}
-		if (c->pos + 1 > c->end)
+		l7m_settle(c);
+		h = l7m_header(c, 1);
+		if (!h)
 			return -L7M_PARSE_SHORT;
-		type = c->pos[0] >> 4;
-		if (type == 4 || type == 6)
-			return type;
-		return -L7M_PARSE_NOT_IP;
+		if ((h[0] >> 4) == 4)
+			return 4;
+		if ((h[0] >> 4) == 6)
+			return 6;
 	}
-	if (type == 0x0800)
-		return 4;
-	if (type == 0x86dd)
-		return 6;
 	return -L7M_PARSE_NOT_IP;
 }
+
+/* Link layer as one number, for the same reason: result, version, offset and VLAN. */
+#define L7M_LINK_OFFSET(l)  ((__u32)((l)&0xffff))
+#define L7M_LINK_VLAN(l)    ((__u16)((l) >> 16))
+#define L7M_LINK_VERSION(l) ((int)((l) >> 32 & 0xff))
+#define L7M_LINK_RESULT(l)  ((int)((l) >> 40 & 0xff))
+
+static __always_inline __u64 l7m_link(struct l7m_cursor *c)
+{
+	struct l7m_packet p = {};
+	int version = l7m_parse_ethernet(c, &p);
+
+	if (version < 0)
+		return (__u64)-version << 40;
+	return (__u64)version << 32 | (__u64)p.vlan << 16 | c->offset;
+}
+
+#ifndef L7M_LINK
+#define L7M_LINK(c) l7m_link(c)
+#endif
 
 /* RFC 791. Leaves the cursor behind the header and its options. */
 static __always_inline int l7m_parse_ipv4(struct l7m_cursor *c, struct l7m_packet *p)
 {
-	const __u8 *h = c->pos;
+	const __u8 *h = l7m_header(c, 20);
 	__u32 header;
 	__u16 fragment;
 
-	if (h + 20 > c->end)
+	if (!h)
 		return L7M_PARSE_SHORT;
 	header = (__u32)(h[0] & 0x0f) * 4;
 	p->version = 4;
-	p->l3_offset = (__u16)(h - c->start);
+	p->l3_offset = (__u16)c->offset;
 	p->l3_length = l7m_load16(h + 2);
 	p->protocol = h[9];
 	p->saddr[3] = l7m_load_be32(h + 12);
@@ -212,133 +264,166 @@ static __always_inline int l7m_parse_ipv4(struct l7m_cursor *c, struct l7m_packe
 		p->fragment = fragment & 0x1fff ? L7M_FRAGMENT_LATER : L7M_FRAGMENT_FIRST;
 		p->fragment_id = (__be32)l7m_load_be16(h + 4);
 	}
-	c->pos = h + header;
+	c->offset += header;
 	/* 0 is what segmentation offload leaves in a packet too long for the field. */
 	if (p->l3_length && p->l3_length < header)
 		return L7M_PARSE_WRONG;
 	return L7M_PARSE_OK;
 }
 
+/*
+ * A walk over IPv6 extension headers as one number, because that is all that a global BPF function
+ * takes and gives on every kernel; a step in a function of its own keeps the verifier's work linear
+ * in their number.
+ */
+#define L7M_WALK_OFFSET(w)	((__u32)((w)&0xffff))
+#define L7M_WALK_NEXT(w)	((__u8)((w) >> 16))
+#define L7M_WALK_FRAGMENT(w)	((__u8)((w) >> 24 & 3))
+#define L7M_WALK_DONE		((__u64)1 << 26)
+#define L7M_WALK_SHORT		((__u64)1 << 27)
+#define L7M_WALK_ID(w)		((__be32)((w) >> 32))
+#define L7M_WALK_BEGIN(at, nxt) ((__u64)(at) | (__u64)(nxt) << 16)
+
+static __always_inline __u64 l7m_walk_step(struct l7m_cursor *c, __u64 walk)
+{
+	__u8 next = L7M_WALK_NEXT(walk), fragment = L7M_WALK_FRAGMENT(walk);
+	__u32 id = (__u32)(walk >> 32), length;
+	const __u8 *h;
+
+	if (next != L7M_PROTO_FRAGMENT && next != L7M_PROTO_AH && next != L7M_PROTO_HOPOPTS &&
+	    next != L7M_PROTO_ROUTING && next != L7M_PROTO_DSTOPTS && next != L7M_PROTO_MOBILITY &&
+	    next != L7M_PROTO_HIP && next != L7M_PROTO_SHIM6)
+		return walk | L7M_WALK_DONE;
+	c->offset = L7M_WALK_OFFSET(walk);
+	h = l7m_header(c, 8);
+	if (!h)
+		return walk | L7M_WALK_SHORT;
+	length = ((__u32)h[1] + 1) * 8;
+	if (next == L7M_PROTO_AH)
+		length = ((__u32)h[1] + 2) * 4; /* RFC 4302: in words, less two */
+	if (next == L7M_PROTO_FRAGMENT) {
+		__u16 offset = l7m_load16(h + 2);
+
+		length = 8;
+		id = l7m_load_be32(h + 4);
+		/* Neither offset nor more to come: an "atomic" fragment, RFC 6946. */
+		if (offset & 0xfff8)
+			fragment = L7M_FRAGMENT_LATER;
+		else if (offset & 1)
+			fragment = L7M_FRAGMENT_FIRST;
+	}
+	length += L7M_WALK_OFFSET(walk);
+	if (length > L7M_OFFSET_MASK)
+		return walk | L7M_WALK_SHORT;
+	walk = L7M_WALK_BEGIN(length, h[0]) | (__u64)fragment << 24 | (__u64)id << 32;
+	/* What follows in a later fragment is not a header. */
+	return fragment == L7M_FRAGMENT_LATER ? walk | L7M_WALK_DONE : walk;
+}
+
+/* BPF programs put a global function of their own in this place. */
+#ifndef L7M_STEP
+#define L7M_STEP(c, walk) l7m_walk_step(c, walk)
+#endif
+
 /* RFC 8200, with the extension headers that may stand before a transport. */
 static __always_inline int l7m_parse_ipv6(struct l7m_cursor *c, struct l7m_packet *p)
 {
-	const __u8 *h = c->pos;
+	const __u8 *h = l7m_header(c, 40);
+	__u64 walk;
 	__u8 next;
 	int i;
 
-	if (h + 40 > c->end)
+	if (!h)
 		return L7M_PARSE_SHORT;
 	if ((h[0] >> 4) != 6)
 		return L7M_PARSE_WRONG;
 	p->version = 6;
-	p->l3_offset = (__u16)(h - c->start);
+	p->l3_offset = (__u16)c->offset;
 	p->l3_length = l7m_load16(h + 4);
 	if (p->l3_length)
 		p->l3_length += 40;
 	__builtin_memcpy(p->saddr, h + 8, 16);
 	__builtin_memcpy(p->daddr, h + 24, 16);
 	next = h[6];
-	c->pos = h + 40;
-
-	for (i = 0; i < 8; i++) {
-		__u32 length;
-
-		if (next == L7M_PROTO_TCP || next == L7M_PROTO_UDP)
-			break;
-		if (next == L7M_PROTO_FRAGMENT) {
-			__u16 offset;
-
-			if (c->pos + 8 > c->end)
-				return L7M_PARSE_SHORT;
-			offset = l7m_load16(c->pos + 2);
-			p->fragment_id = l7m_load_be32(c->pos + 4);
-			/* Neither offset nor more to come: an "atomic" fragment, RFC 6946. */
-			if (offset & 0xfff8)
-				p->fragment = L7M_FRAGMENT_LATER;
-			else if (offset & 1)
-				p->fragment = L7M_FRAGMENT_FIRST;
-			next = c->pos[0];
-			c->pos += 8;
-			if (p->fragment == L7M_FRAGMENT_LATER)
-				break;
-			continue;
-		}
-		if (next == L7M_PROTO_AH) {
-			if (c->pos + 8 > c->end)
-				return L7M_PARSE_SHORT;
-			length = ((__u32)c->pos[1] + 2) * 4; /* RFC 4302: in words, less two */
-		} else if (next == L7M_PROTO_HOPOPTS || next == L7M_PROTO_ROUTING ||
-			   next == L7M_PROTO_DSTOPTS || next == L7M_PROTO_MOBILITY ||
-			   next == L7M_PROTO_HIP || next == L7M_PROTO_SHIM6) {
-			if (c->pos + 8 > c->end)
-				return L7M_PARSE_SHORT;
-			length = ((__u32)c->pos[1] + 1) * 8;
-		} else {
-			break;
-		}
-		next = c->pos[0];
-		c->pos += length;
-	}
+	c->offset += 40;
 	p->protocol = next;
+	if (next == L7M_PROTO_TCP || next == L7M_PROTO_UDP || next == L7M_PROTO_ICMPV6)
+		return L7M_PARSE_OK;
+
+	walk = L7M_WALK_BEGIN(c->offset, next);
+#if defined(__clang__)
+#pragma clang loop unroll(disable)
+#endif
+	for (i = 0; i < 8; i++) {
+		if (walk & (L7M_WALK_DONE | L7M_WALK_SHORT))
+			break;
+		walk = L7M_STEP(c, walk);
+	}
+	if (walk & L7M_WALK_SHORT)
+		return L7M_PARSE_SHORT;
+	p->protocol = L7M_WALK_NEXT(walk);
+	p->fragment = L7M_WALK_FRAGMENT(walk);
+	p->fragment_id = L7M_WALK_ID(walk);
+	c->offset = L7M_WALK_OFFSET(walk);
+	l7m_settle(c);
 	return L7M_PARSE_OK;
 }
 
 /* Opens a tunnel header on the cursor. Returns the inner IP version, or 0: not one to open. */
 static __always_inline int l7m_parse_gre(struct l7m_cursor *c)
 {
+	const __u8 *h = l7m_header(c, 4);
 	__u16 flags, type;
 
-	if (c->pos + 4 > c->end)
+	if (!h)
 		return 0;
-	flags = l7m_load16(c->pos);
-	type = l7m_load16(c->pos + 2);
+	flags = l7m_load16(h);
+	type = l7m_load16(h + 2);
 	if ((flags & 0x4f07) || (type != 0x0800 && type != 0x86dd))
 		return 0; /* routing present, or a version other than 0 */
-	c->pos += 4;
+	c->offset += 4;
 	if (flags & 0x8000)
-		c->pos += 4; /* checksum */
+		c->offset += 4; /* checksum */
 	if (flags & 0x2000)
-		c->pos += 4; /* key */
+		c->offset += 4; /* key */
 	if (flags & 0x1000)
-		c->pos += 4; /* sequence number */
+		c->offset += 4; /* sequence number */
 	return type == 0x0800 ? 4 : 6;
 }
 
 static __always_inline int l7m_parse_gtpu(struct l7m_cursor *c)
 {
-	const __u8 *h = c->pos + 8; /* behind UDP */
-	__u8 version;
+	const __u8 *h = l7m_header(c, 8 + 13); /* behind UDP */
+	__u8 first;
 
-	if (h + 20 > c->end)
+	if (!h)
 		return 0;
+	h += 8;
 	/* Version 1, protocol type GTP, message T-PDU. */
 	if ((h[0] & 0xf0) != 0x30 || h[1] != 0xff)
 		return 0;
 	if (h[0] & 0x04)
 		return 0; /* extension headers: rare on user traffic, left closed */
-	h += h[0] & 0x03 ? 12 : 8;
-	if (h + 1 > c->end)
+	first = h[0] & 0x03 ? h[12] : h[8];
+	if ((first >> 4) != 4 && (first >> 4) != 6)
 		return 0;
-	version = h[0] >> 4;
-	if (version != 4 && version != 6)
-		return 0;
-	c->pos = h;
-	return version;
+	c->offset += h[0] & 0x03 ? 8 + 12 : 8 + 8;
+	return first >> 4;
 }
 
 static __always_inline int l7m_parse_vxlan(struct l7m_cursor *c)
 {
-	const __u8 *h = c->pos + 8;
+	const __u8 *h = l7m_header(c, 8 + 8 + 14);
 	__u16 type;
 
-	if (h + 8 + 14 > c->end)
+	if (!h)
 		return 0;
-	if (!(h[0] & 0x08))
+	if (!(h[8] & 0x08))
 		return 0; /* no valid network identifier */
-	type = l7m_load16(h + 8 + 12);
+	type = l7m_load16(h + 8 + 8 + 12);
 	if (type != 0x0800 && type != 0x86dd)
 		return 0;
-	c->pos = h + 8 + 14;
+	c->offset += 8 + 8 + 14;
 	return type == 0x0800 ? 4 : 6;
 }
 
@@ -346,14 +431,15 @@ static __always_inline int l7m_parse_vxlan(struct l7m_cursor *c)
 static __always_inline int l7m_parse_transport(struct l7m_cursor *c, struct l7m_packet *p,
 					       __u32 length, __u32 options)
 {
-	const __u8 *h = c->pos;
+	const __u8 *h;
 
 	if (p->protocol == L7M_PROTO_TCP) {
 		__u32 header;
 
 		if (length < 20)
 			return L7M_PARSE_WRONG;
-		if (h + 20 > c->end)
+		h = l7m_header(c, 20);
+		if (!h)
 			return L7M_PARSE_SHORT;
 		p->sport = l7m_load_be16(h);
 		p->dport = l7m_load_be16(h + 2);
@@ -365,23 +451,24 @@ static __always_inline int l7m_parse_transport(struct l7m_cursor *c, struct l7m_
 	if (p->protocol == L7M_PROTO_UDP) {
 		if (length < 8)
 			return L7M_PARSE_WRONG;
-		if (h + 8 > c->end)
+		h = l7m_header(c, 8);
+		if (!h)
 			return L7M_PARSE_SHORT;
 		p->sport = l7m_load_be16(h);
 		p->dport = l7m_load_be16(h + 2);
 		p->payload = length - 8;
 		return L7M_PARSE_OK;
 	}
-	if (p->protocol == L7M_PROTO_SCTP || p->protocol == L7M_PROTO_UDPLITE ||
-	    p->protocol == L7M_PROTO_DCCP) {
-		if (!(options & L7M_PARSE_TWO_PORTS)) {
-			if (length < 4)
-				return L7M_PARSE_WRONG;
-			if (h + 4 > c->end)
-				return L7M_PARSE_SHORT;
-			p->sport = l7m_load_be16(h);
-			p->dport = l7m_load_be16(h + 2);
-		}
+	if (!(options & L7M_PARSE_TWO_PORTS) &&
+	    (p->protocol == L7M_PROTO_SCTP || p->protocol == L7M_PROTO_UDPLITE ||
+	     p->protocol == L7M_PROTO_DCCP)) {
+		if (length < 4)
+			return L7M_PARSE_WRONG;
+		h = l7m_header(c, 4);
+		if (!h)
+			return L7M_PARSE_SHORT;
+		p->sport = l7m_load_be16(h);
+		p->dport = l7m_load_be16(h + 2);
 	}
 	p->payload = length;
 	return L7M_PARSE_OK;
@@ -400,9 +487,14 @@ static __always_inline int l7m_parse(struct l7m_cursor *c, struct l7m_packet *p,
 	int result, depth;
 
 	if (version == 0) {
-		version = l7m_parse_ethernet(c, p);
-		if (version < 0)
-			return -version;
+		__u64 link = L7M_LINK(c);
+
+		if (L7M_LINK_RESULT(link))
+			return L7M_LINK_RESULT(link);
+		version = L7M_LINK_VERSION(link);
+		p->vlan = L7M_LINK_VLAN(link);
+		c->offset = L7M_LINK_OFFSET(link);
+		l7m_settle(c);
 	}
 	/* Three IP headers: a tunnel in a tunnel. */
 	for (depth = 0; depth < 3; depth++) {
@@ -426,12 +518,14 @@ static __always_inline int l7m_parse(struct l7m_cursor *c, struct l7m_packet *p,
 		}
 		if ((options & L7M_PARSE_GRE) && p->protocol == L7M_PROTO_GRE)
 			inner = l7m_parse_gre(c);
-		if ((options & (L7M_PARSE_GTPU | L7M_PARSE_VXLAN)) && p->protocol == L7M_PROTO_UDP) {
+		if ((options & (L7M_PARSE_GTPU | L7M_PARSE_VXLAN)) &&
+		    p->protocol == L7M_PROTO_UDP) {
+			const __u8 *h = l7m_header(c, 8);
 			__be16 dport;
 
-			if (c->pos + 8 > c->end)
+			if (!h)
 				return L7M_PARSE_SHORT;
-			dport = l7m_load_be16(c->pos + 2);
+			dport = l7m_load_be16(h + 2);
 			if ((options & L7M_PARSE_GTPU) && dport == L7M_BE16(2152))
 				inner = l7m_parse_gtpu(c);
 			else if ((options & L7M_PARSE_VXLAN) && dport == L7M_BE16(4789))
@@ -440,6 +534,7 @@ static __always_inline int l7m_parse(struct l7m_cursor *c, struct l7m_packet *p,
 		if (!inner)
 			break;
 		version = inner;
+		l7m_settle(c);
 		p->fragment = L7M_FRAGMENT_NONE;
 	}
 	if (p->l3_length == 0) {
@@ -451,7 +546,7 @@ static __always_inline int l7m_parse(struct l7m_cursor *c, struct l7m_packet *p,
 	}
 	if (p->fragment == L7M_FRAGMENT_LATER)
 		return L7M_PARSE_OK;
-	used = (__u32)(c->pos - c->start) - p->l3_offset;
+	used = c->offset - p->l3_offset;
 	if (used > p->l3_length)
 		return L7M_PARSE_WRONG;
 	return l7m_parse_transport(c, p, p->l3_length - used, options);
@@ -518,8 +613,7 @@ static __always_inline int l7m_make_key4(const struct l7m_packet *p, struct l7m_
 
 static __always_inline int l7m_key_is_v4(const struct l7m_key *key)
 {
-	return key->addr[0][0] == 0 && key->addr[0][1] == 0 &&
-	       key->addr[0][2] == L7M_BE32(0xffff);
+	return key->addr[0][0] == 0 && key->addr[0][1] == 0 && key->addr[0][2] == L7M_BE32(0xffff);
 }
 
 static __always_inline void l7m_key_to_v4(const struct l7m_key *key, struct l7m_key4 *out)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Which packets of a new flow are copied, and how much of each: shared by the programs in the kernel
- * and `l7mark classify --path user`.
+ * Which packets of a new flow are copied, and how much of each: shared by the programs in the
+ * kernel and `l7mark classify --path user`.
  *
  * nDPI needs the flow's first packet, whatever it is, and then packets with payload; bare ACKs tell
  * it nothing. The first few are wanted whole: a ClientHello spans segments, and QUIC's first
@@ -13,9 +13,8 @@
 #include <l7mark/parse.h>
 
 /* A fresh candidate for the packet that begins a flow; `count` stays at zero. */
-static __always_inline void l7m_begin_candidate(struct l7m_candidate *c,
-						const struct l7m_packet *p, int sender,
-						const struct l7m_settings *s)
+static __always_inline void l7m_begin_candidate(struct l7m_candidate *c, const struct l7m_packet *p,
+						int sender, const struct l7m_settings *s)
 {
 	c->initiator = (__u8)sender;
 	c->packets = (__u8)s->packets;
@@ -23,9 +22,8 @@ static __always_inline void l7m_begin_candidate(struct l7m_candidate *c,
 	if (p->protocol == L7M_PROTO_TCP) {
 		if (!(p->tcp_flags & L7M_TCP_SYN))
 			c->flags |= L7M_FLOW_MIDSTREAM;
-		/* A SYN-ACK answers a SYN that we missed: its receiver began the flow. */
 		else if (p->tcp_flags & L7M_TCP_ACK)
-			c->initiator = (__u8)(sender ^ 1);
+			c->flags |= L7M_FLOW_ANSWER;
 	}
 }
 

@@ -84,6 +84,7 @@ L7M_ASSERT_SIZE(struct l7m_counters, 32);
 #define L7M_FLOW_SERVICE   0x10 /* provisional by service memory */
 #define L7M_FLOW_HINT	   0x20 /* provisional by a DNS hint */
 #define L7M_FLOW_BARRED	   0x40 /* never sample: its worker crashed on it */
+#define L7M_FLOW_ANSWER	   0x80 /* the first packet seen was a SYN-ACK: its sender is the server */
 
 /* Maps `flows4` and `flows6`: flows that have an answer, "unknown" included. */
 struct l7m_verdict {
@@ -206,7 +207,7 @@ struct l7m_settings {
 	__u32 whole_snaplen; /* bytes of frame, at most L7M_MAX_SNAPLEN */
 	__u32 rings;	     /* ring buffers in use, 1 to L7M_MAX_RINGS */
 	__u32 flags;	     /* L7M_SET_* */
-	__u32 closed_grace;  /* jiffies: a SYN later than this after FIN or RST is a new flow */
+	__u32 mark_mask;     /* bits of skb->mark that any class sets: key of map `marks` */
 	__u32 reserved;
 };
 L7M_ASSERT_SIZE(struct l7m_settings, 32);
@@ -281,13 +282,29 @@ struct l7m_edit {
 L7M_ASSERT_SIZE(struct l7m_edit, 64);
 #define L7M_EDIT_BATCH 48 /* fits the 3.5 KB that a program run takes on every kernel */
 
+/* Bits of l7m_config.flags. */
+#define L7M_CFG_XDP_LOAD_BYTES 0x01 /* bpf_xdp_load_bytes() is there: 5.18 */
+#define L7M_CFG_XDP_FRAGS      0x02 /* loaded for multi-buffer XDP: 5.18 */
+#define L7M_CFG_REPLAY                                                                             \
+	0x04 /* a capture is replayed: skb->wire_len is the frame's length,                        \
+	      * a five-tuple is one flow whatever its flags, and later                             \
+	      * fragments are not counted, as ndpiReader does it */
+
+/* Read-only data of each object, set between open and load. */
+struct l7m_config {
+	__u32 parse; /* L7M_PARSE_* */
+	__u32 flags; /* L7M_CFG_* */
+};
+
 /* Data in front of a packet by which XDP tells TC what it found. */
 #define L7M_META_MAGIC 0x4c374d31 /* "L7M1" */
 struct l7m_meta {
 	__u32 magic;
-	__u32 action; /* index into map `actions` */
+	__u32 action;	 /* index into map `actions`, or ~0: leave the packet alone */
+	__u32 l3_offset; /* of the (inner) IP header */
+	__u32 reserved;
 };
-L7M_ASSERT_SIZE(struct l7m_meta, 8);
+L7M_ASSERT_SIZE(struct l7m_meta, 16);
 
 /*
  * Map `counters`, per CPU: every outcome off the hot path has a name. X(symbol, "name", "help").

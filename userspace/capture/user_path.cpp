@@ -114,7 +114,7 @@ void UserPath::packet(const CapturedPacket& captured) {
   State& state = *state_;
   l7m_packet packet{};
   const std::uint8_t* start = captured.frame.data();
-  l7m_cursor cursor{start, start, start + captured.frame.size()};
+  l7m_cursor cursor{start, start + captured.frame.size(), 0, nullptr};
   const int parsed =
       l7m_parse(&cursor, &packet, 0, static_cast<std::uint32_t>(captured.frame.size()),
                 state.options.parse);

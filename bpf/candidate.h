@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Flows without a verdict: begun, provisionally marked, sampled. Nothing here is on the hot path.
+ */
+#ifndef L7MARK_BPF_CANDIDATE_H
+#define L7MARK_BPF_CANDIDATE_H
+
+#include <l7mark/sampling.h>
+#include "export.h"
+#include "maps.h"
+#include "packet.h"
+
+/* A candidate this old was left over: what comes now is another flow. */
+#define L7M_CANDIDATE_LIFE 120000 /* jiffies: at least 120 s at any HZ */
+
+static __always_inline __u32 l7m_hash_address(const __be32 *a)
+{
+	__u32 h = a[0] ^ a[1] ^ a[2] ^ a[3];
+
+	h ^= h >> 16;
+	h *= 0x85ebca6b;
+	h ^= h >> 13;
+	h *= 0xc2b2ae35;
+	return h ^ h >> 16;
+}
+
+static __always_inline int l7m_is_inside(const __be32 *address)
+{
+	struct l7m_prefix_key key = {.length = 128};
+
+	__builtin_memcpy(key.addr, address, sizeof(key.addr));
+	return bpf_map_lookup_elem(&inside, &key) != 0;
+}
+
+/*
+ * All flows of a client go to one worker, because nDPI's memory across flows is the client's: the
+ * client is the endpoint inside, or if both or neither are, the one that sent first.
+ */
+static __always_inline __u8 l7m_choose_ring(const struct l7m_packet *p,
+					    const struct l7m_settings *s)
+{
+	const __be32 *client = p->saddr;
+
+	if (s->rings <= 1)
+		return 0;
+	if (l7m_is_inside(p->daddr) && !l7m_is_inside(p->saddr))
+		client = p->daddr;
+	else if ((p->tcp_flags & (L7M_TCP_SYN | L7M_TCP_ACK)) == (L7M_TCP_SYN | L7M_TCP_ACK))
+		client = p->daddr;
+	return (__u8)(l7m_hash_address(client) % s->rings);
+}
+
+static __always_inline const struct l7m_promise *l7m_find_service(const struct l7m_packet *p,
+								  int server_sent)
+{
+	struct l7m_service_key key;
+
+	__builtin_memcpy(key.server, server_sent ? p->saddr : p->daddr, sizeof(key.server));
+	__builtin_memcpy(key.client, server_sent ? p->daddr : p->saddr, sizeof(key.client));
+	key.port = server_sent ? p->sport : p->dport;
+	key.protocol = p->protocol;
+	key.reserved = 0;
+	return bpf_map_lookup_elem(&services, &key);
+}
+
+static __always_inline const struct l7m_promise *l7m_find_hint(const __be32 *server)
+{
+	struct l7m_hint_key key;
+
+	__builtin_memcpy(key.server, server, sizeof(key.server));
+	return bpf_map_lookup_elem(&hints, &key);
+}
+
+/*
+ * What is known of a flow before any byte of it was looked at. Who is the server is plain for a
+ * SYN; for anything else the other way round is tried too.
+ */
+static __always_inline void l7m_keep_promise(struct l7m_candidate *c, const struct l7m_packet *p,
+					     const struct l7m_settings *s)
+{
+	int known = (p->tcp_flags & (L7M_TCP_SYN | L7M_TCP_ACK)) == L7M_TCP_SYN;
+	const struct l7m_promise *promise;
+	__u64 now = bpf_jiffies64();
+
+	if (s->flags & L7M_SET_SERVICES) {
+		promise = l7m_find_service(p, 0);
+		if (!promise && !known)
+			promise = l7m_find_service(p, 1);
+		if (promise && promise->expires > now) {
+			c->action = promise->action;
+			c->state = L7M_STATE_PROVISIONAL;
+			c->flags |= L7M_FLOW_SERVICE;
+			l7m_count(L7M_COUNT_BY_SERVICE, 1);
+			return;
+		}
+	}
+	if (s->flags & L7M_SET_HINTS) {
+		promise = l7m_find_hint(p->daddr);
+		if (!promise && !known)
+			promise = l7m_find_hint(p->saddr);
+		if (promise && promise->expires > now) {
+			c->action = promise->action;
+			c->state = L7M_STATE_PROVISIONAL;
+			c->flags |= L7M_FLOW_HINT;
+			l7m_count(L7M_COUNT_BY_HINT, 1);
+		}
+	}
+}
+
+static __always_inline void l7m_count_packet(struct l7m_counters *count, const struct l7m_met *met)
+{
+	__u32 sender = met->sender & 1;
+
+	count->packets[sender] += met->segments;
+	count->bytes[sender] += met->bytes;
+}
+
+static __always_inline struct l7m_candidate *l7m_find_candidate(const struct l7m_key *key, int v4)
+{
+	struct l7m_key4 key4;
+
+	if (!v4)
+		return bpf_map_lookup_elem(&candidates6, key);
+	l7m_key_to_v4(key, &key4);
+	return bpf_map_lookup_elem(&candidates4, &key4);
+}
+
+static __always_inline long l7m_put_candidate(const struct l7m_key *key, int v4,
+					      const struct l7m_candidate *value)
+{
+	struct l7m_key4 key4;
+
+	if (!v4)
+		return bpf_map_update_elem(&candidates6, key, value, BPF_ANY);
+	l7m_key_to_v4(key, &key4);
+	return bpf_map_update_elem(&candidates4, &key4, value, BPF_ANY);
+}
+
+/* The flow's first packet. Returns the index of its action. */
+static __noinline __u32 l7m_new_flow(void *ctx, struct l7m_met *met, struct l7m_export *what,
+				     const struct l7m_settings *s)
+{
+	const struct l7m_packet *p = &met->packet;
+	int v4 = p->version == 4;
+	struct l7m_candidate fresh = {};
+	struct l7m_candidate *c;
+
+	l7m_begin_candidate(&fresh, p, (int)met->sender, s);
+	fresh.last_seen = (__u32)bpf_jiffies64();
+	fresh.id = bpf_get_prandom_u32();
+	fresh.ring = l7m_choose_ring(p, s);
+	fresh.flags |= l7m_closing_flags(p, (int)met->sender);
+	l7m_keep_promise(&fresh, p, s);
+	l7m_count_packet(&fresh.count, met);
+	what->length = l7m_sample_length(&fresh, p, s);
+	what->flags |= L7M_SAMPLE_FIRST;
+	/* As if the copy had gone out: it nearly always does, and a second look-up is saved. */
+	l7m_count_sample(&fresh, p);
+	if (fresh.sampled >= fresh.packets)
+		what->flags |= L7M_SAMPLE_LAST;
+	if (l7m_put_candidate(&what->key, v4, &fresh)) {
+		l7m_count(L7M_COUNT_CANDIDATE_FULL, 1);
+		return 0;
+	}
+	l7m_count(L7M_COUNT_NEW_FLOW, 1);
+	if (s->flags & L7M_SET_PAUSED)
+		l7m_count(L7M_COUNT_PAUSED, 1);
+	else if (!l7m_export(ctx, what, met, &fresh))
+		return fresh.action;
+	c = l7m_find_candidate(&what->key, v4);
+	if (c) {
+		c->first_sent = 0;
+		c->sampled = 0;
+	}
+	return fresh.action;
+}
+
+/* A packet whose flow has no verdict. Returns the index of its action. */
+static __noinline __u32 l7m_candidate_packet(void *ctx, struct l7m_met *met)
+{
+	const struct l7m_packet *p = &met->packet;
+	int v4 = p->version == 4;
+	const struct l7m_settings *s;
+	struct l7m_candidate *c;
+	struct l7m_export what = {.type = L7M_RECORD_SAMPLE};
+	__u32 zero = 0, now = (__u32)bpf_jiffies64();
+	__u8 closing;
+
+	s = bpf_map_lookup_elem(&settings, &zero);
+	if (!s)
+		return 0;
+	met->sender = (__u32)l7m_make_key(p, &what.key);
+	if (p->tcp_flags & L7M_TCP_FIN)
+		what.flags |= L7M_SAMPLE_FIN;
+	if (p->tcp_flags & L7M_TCP_RST)
+		what.flags |= L7M_SAMPLE_RST;
+
+	c = l7m_find_candidate(&what.key, v4);
+	/* In a replay time does not pass as it did in the capture. */
+	if (!c ||
+	    (now - c->last_seen > L7M_CANDIDATE_LIFE && !(l7m_config.flags & L7M_CFG_REPLAY))) {
+		/* A later fragment, or a stray end of a flow, is no reason to begin one. */
+		if (p->fragment == L7M_FRAGMENT_LATER)
+			return 0;
+		return l7m_new_flow(ctx, met, &what, s);
+	}
+	c->last_seen = now;
+	if (p->fragment == L7M_FRAGMENT_LATER) {
+		if (!(l7m_config.flags & L7M_CFG_REPLAY))
+			l7m_count_packet(&c->count, met);
+		return c->action;
+	}
+	l7m_count_packet(&c->count, met);
+	closing = l7m_closing_flags(p, (int)met->sender) & (__u8)~c->flags;
+	c->flags |= closing;
+	what.length = l7m_sample_length(c, p, s);
+	if (what.length == 0) {
+		if (!closing || (c->flags & L7M_FLOW_BARRED))
+			return c->action;
+		what.type = L7M_RECORD_NOTICE;
+	}
+	if (s->flags & L7M_SET_PAUSED) {
+		l7m_count(L7M_COUNT_PAUSED, 1);
+		return c->action;
+	}
+	if (what.type == L7M_RECORD_SAMPLE) {
+		/* Two CPUs may both pass here for one flow: a packet more is copied, no harm. */
+		struct l7m_candidate after = *c;
+
+		if (!after.first_sent)
+			what.flags |= L7M_SAMPLE_FIRST;
+		l7m_count_sample(&after, p);
+		if (after.sampled >= after.packets)
+			what.flags |= L7M_SAMPLE_LAST;
+		if (!l7m_export(ctx, &what, met, &after)) {
+			c->first_sent = 1;
+			c->sampled = after.sampled;
+		}
+		return c->action;
+	}
+	l7m_export(ctx, &what, met, c);
+	return c->action;
+}
+
+#endif /* L7MARK_BPF_CANDIDATE_H */

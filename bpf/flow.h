@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The way of a packet that the hot path does not take: new flows and samples, SYN, FIN and RST,
+ * fragments, tunnels, and whatever has more headers than the usual.
+ */
+#ifndef L7MARK_BPF_FLOW_H
+#define L7MARK_BPF_FLOW_H
+
+#include "candidate.h"
+#include "fragment.h"
+#include "maps.h"
+#include "packet.h"
+
+#define l7m_unlikely(x) __builtin_expect(!!(x), 0)
+
+#define L7M_NO_ACTION 0xffffffffU /* not a flow: pass it untouched */
+
+static __always_inline struct l7m_verdict *l7m_find_verdict(struct l7m_met *met)
+{
+	if (met->packet.version == 4) {
+		struct l7m_key4 key;
+
+		met->sender = (__u32)l7m_make_key4(&met->packet, &key);
+		return bpf_map_lookup_elem(&flows4, &key);
+	} else {
+		struct l7m_key key;
+
+		met->sender = (__u32)l7m_make_key(&met->packet, &key);
+		return bpf_map_lookup_elem(&flows6, &key);
+	}
+}
+
+/* A SYN on a closed flow's five-tuple: tells userspace what the old one counted and forgets it. */
+static __noinline int l7m_reopen(l7m_ctx *ctx, struct l7m_met *met, const struct l7m_verdict *v)
+{
+	struct l7m_export what = {.type = L7M_RECORD_REOPEN};
+	struct l7m_candidate old = {};
+	const struct l7m_settings *s;
+	__u32 zero = 0;
+
+	s = bpf_map_lookup_elem(&settings, &zero);
+	if (!s)
+		return 0;
+	l7m_make_key(&met->packet, &what.key);
+	old.count = v->count;
+	old.action = v->action;
+	old.initiator = v->initiator;
+	old.flags = v->flags;
+	old.ring = l7m_choose_ring(&met->packet, s);
+	if (!(s->flags & L7M_SET_PAUSED))
+		l7m_export(ctx, &what, met, &old);
+	if (met->packet.version == 4) {
+		struct l7m_key4 key4;
+
+		l7m_key_to_v4(&what.key, &key4);
+		bpf_map_delete_elem(&flows4, &key4);
+	} else {
+		bpf_map_delete_elem(&flows6, &what.key);
+	}
+	l7m_count(L7M_COUNT_REOPENED, 1);
+	return 0;
+}
+
+/* SYN, FIN and RST of a decided flow. Returns 1 if the verdict no longer holds. */
+static __always_inline int l7m_tcp_event(l7m_ctx *ctx, struct l7m_met *met, struct l7m_verdict *v)
+{
+	__u8 flags = met->packet.tcp_flags;
+
+	if ((flags & (L7M_TCP_SYN | L7M_TCP_ACK)) == L7M_TCP_SYN) {
+		if (!(v->flags & L7M_FLOW_CLOSED) || (l7m_config.flags & L7M_CFG_REPLAY))
+			return 0;
+		l7m_reopen(ctx, met, v);
+		return 1;
+	}
+	v->flags |= l7m_closing_flags(&met->packet, (int)met->sender);
+	return 0;
+}
+
+/* From a parsed packet to the index of its action. */
+static __noinline __u32 l7m_decide(l7m_ctx *ctx, struct l7m_met *met)
+{
+	int count = met->hook & L7M_HOOK_COUNT;
+	struct l7m_verdict *v;
+
+	l7m_map_ipv4(&met->packet);
+	if (met->packet.fragment == L7M_FRAGMENT_FIRST)
+		l7m_first_fragment(met);
+	else if (met->packet.fragment == L7M_FRAGMENT_LATER && !l7m_later_fragment(met))
+		return L7M_NO_ACTION;
+
+	v = l7m_find_verdict(met);
+	if (v && count && (met->packet.tcp_flags & (L7M_TCP_SYN | L7M_TCP_FIN | L7M_TCP_RST))) {
+		if (l7m_tcp_event(ctx, met, v))
+			v = 0;
+	}
+	if (v) {
+		if (count && !(met->packet.fragment == L7M_FRAGMENT_LATER &&
+			       (l7m_config.flags & L7M_CFG_REPLAY))) {
+			l7m_count_packet(&v->count, met);
+			v->last_seen = (__u32)bpf_jiffies64();
+		}
+		return v->action;
+	}
+	if (!count) {
+		const struct l7m_candidate *c;
+		struct l7m_key key;
+
+		l7m_make_key(&met->packet, &key);
+		c = l7m_find_candidate(&key, met->packet.version == 4);
+		return c ? c->action : 0;
+	}
+	return l7m_candidate_packet(ctx, met);
+}
+
+/*
+ * The entry to all that: an l7m_parse_packet() of the hook fills the scratch entry before. Returns
+ * the index of the action in the lower half and the IP header's offset in the upper. Global, so
+ * that it is verified once and not with every program and state that calls it.
+ */
+__attribute__((noinline)) __u64 l7m_slow_path(l7m_ctx *ctx, __u32 hook)
+{
+	struct l7m_met *met = l7m_scratch();
+	int result;
+
+	if (!met)
+		return L7M_NO_ACTION;
+	result = l7m_parse_packet(ctx, hook);
+	if (result == L7M_PARSE_SHORT && !l7m_pull(ctx))
+		result = l7m_parse_packet(ctx, hook);
+	if (result != L7M_PARSE_OK) {
+		/* What XDP has counted is not counted again behind it. */
+		if (hook & L7M_HOOK_COUNT)
+			l7m_count(result == L7M_PARSE_NOT_IP ? L7M_COUNT_NOT_IP
+							     : L7M_COUNT_MALFORMED,
+				  1);
+		return L7M_NO_ACTION;
+	}
+	return (__u64)met->packet.l3_offset << 32 | l7m_decide(ctx, met);
+}
+
+#endif /* L7MARK_BPF_FLOW_H */

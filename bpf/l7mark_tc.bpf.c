@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The TC programs: a complete data plane by themselves (ingress, egress), their forms for
+ * interfaces without a link-layer header (_l3), the one behind our XDP program (after_xdp), the
+ * classifier for a qdisc (classid), and the editor that userspace runs over entries (edit).
+ */
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+#include <l7mark/types.h>
+#include "packet.h"
+
+static __always_inline __u64 l7m_skb_bytes(const struct __sk_buff *skb, __u32 hook, __u32 segments,
+					   __u32 headers)
+{
+	/* wire_len has each segment's headers in it, but only where a qdisc comes next. */
+	if ((hook & L7M_HOOK_EGRESS) || (l7m_config.flags & L7M_CFG_REPLAY))
+		return skb->wire_len;
+	if (segments > 1)
+		return skb->len + (__u64)(segments - 1) * headers;
+	return skb->len;
+}
+
+/* Fills the scratch entry. Returns an l7m_parse_result. */
+__attribute__((noinline)) int l7m_parse_packet(struct __sk_buff *skb, __u32 hook)
+{
+	struct l7m_met *met = l7m_scratch();
+	struct l7m_packet packet = {};
+	struct l7m_cursor c;
+	int version = 0, result;
+
+	if (!met)
+		return L7M_PARSE_WRONG;
+	l7m_cursor_of(skb, &c);
+	if (!(hook & L7M_HOOK_L2)) {
+		if (c.start + 1 > c.end)
+			return L7M_PARSE_NOT_IP;
+		version = c.start[0] >> 4;
+		if (version != 4 && version != 6)
+			return L7M_PARSE_NOT_IP;
+	}
+	result = l7m_parse(&c, &packet, version, skb->len, l7m_config.parse);
+	met->packet = packet;
+	met->hook = hook;
+	met->frame = skb->len;
+	met->ifindex = skb->ifindex;
+	met->segments = skb->gso_segs ? skb->gso_segs : 1;
+	met->bytes = l7m_skb_bytes(skb, hook, met->segments,
+				   packet.l3_offset + packet.l3_length - packet.payload);
+	return result;
+}
+
+/* Headers beyond the linear part are pulled in; no sane stack of headers is longer. */
+#define L7M_PULL 256
+
+static __always_inline int l7m_pull(struct __sk_buff *skb)
+{
+	if ((__u64)(skb->data_end - skb->data) >= skb->len)
+		return -1;
+	return (int)bpf_skb_pull_data(skb, skb->len < L7M_PULL ? skb->len : L7M_PULL);
+}
+
+#include "fast.h"
+#include "flow.h"
+#include "mark.h"
+
+static __always_inline int l7m_tc(struct __sk_buff *skb, __u32 hook)
+{
+	struct l7m_fast fast;
+	__u64 slow;
+
+	l7m_fast_path((const __u8 *)(long)skb->data, (const __u8 *)(long)skb->data_end, skb->len,
+		      hook & L7M_HOOK_L2, &fast);
+	if (fast.verdict) {
+		__u32 segments = skb->gso_segs;
+
+		if (segments == 0)
+			segments = 1;
+		l7m_fast_count(fast.verdict, fast.sender, segments,
+			       l7m_skb_bytes(skb, hook, segments, fast.headers));
+		return l7m_apply(skb, fast.verdict->action, fast.l3_offset);
+	}
+	slow = l7m_slow_path(skb, hook);
+	if ((__u32)slow == L7M_NO_ACTION)
+		return TC_ACT_UNSPEC;
+	return l7m_apply(skb, (__u32)slow, (__u32)(slow >> 32));
+}
+
+SEC("tc")
+int l7mark_ingress(struct __sk_buff *skb)
+{
+	return l7m_tc(skb, L7M_HOOK_COUNT | L7M_HOOK_L2);
+}
+
+SEC("tc")
+int l7mark_egress(struct __sk_buff *skb)
+{
+	return l7m_tc(skb, L7M_HOOK_COUNT | L7M_HOOK_L2 | L7M_HOOK_EGRESS);
+}
+
+SEC("tc")
+int l7mark_ingress_l3(struct __sk_buff *skb)
+{
+	return l7m_tc(skb, L7M_HOOK_COUNT);
+}
+
+SEC("tc")
+int l7mark_egress_l3(struct __sk_buff *skb)
+{
+	return l7m_tc(skb, L7M_HOOK_COUNT | L7M_HOOK_EGRESS);
+}
+
+/* Behind our XDP program: it has counted and sampled; take its answer, or look it up again. */
+SEC("tc")
+int l7mark_after_xdp(struct __sk_buff *skb)
+{
+	const struct l7m_meta *meta = (const void *)(long)skb->data_meta;
+	__u64 slow;
+
+	if ((const void *)(meta + 1) <= (const void *)(long)skb->data &&
+	    meta->magic == L7M_META_MAGIC) {
+		if (meta->action == L7M_NO_ACTION)
+			return TC_ACT_UNSPEC;
+		return l7m_apply(skb, meta->action, meta->l3_offset);
+	}
+	slow = l7m_slow_path(skb, L7M_HOOK_L2);
+	if ((__u32)slow == L7M_NO_ACTION)
+		return TC_ACT_UNSPEC;
+	return l7m_apply(skb, (__u32)slow, (__u32)(slow >> 32));
+}
+
+/*
+ * For `tc filter add dev wan0 parent 1: bpf da pinned PATH classid 1:`: gives the qdisc the flow's
+ * class. By five-tuple, or behind NAT, where that is another, by the mark that the flow carries.
+ */
+SEC("tc")
+int l7mark_classid(struct __sk_buff *skb)
+{
+	const struct l7m_settings *s;
+	const struct l7m_action *action;
+	__u32 index, *by_mark = 0, mark, zero = 0;
+
+	s = bpf_map_lookup_elem(&settings, &zero);
+	if (!s)
+		return TC_ACT_UNSPEC;
+	mark = skb->mark & s->mark_mask;
+	if (mark)
+		by_mark = bpf_map_lookup_elem(&marks, &mark);
+	if (by_mark) {
+		index = *by_mark;
+	} else {
+		/* Without L7M_HOOK_COUNT nothing is counted: an attached program has done so. */
+		index = (__u32)l7m_slow_path(skb, L7M_HOOK_L2 | L7M_HOOK_EGRESS);
+		if (index == L7M_NO_ACTION)
+			return TC_ACT_UNSPEC;
+	}
+	action = bpf_map_lookup_elem(&actions, &index);
+	if (!action || !(action->flags & L7M_ACT_CLASSID))
+		return TC_ACT_UNSPEC;
+	skb->tc_classid = action->classid & 0xffff;
+	return TC_ACT_OK;
+}
+
+static __noinline int l7m_edit_one(struct l7m_edit *edit)
+{
+	int v4 = l7m_key_is_v4(&edit->key);
+	struct l7m_candidate *c;
+	struct l7m_verdict *v;
+
+	if (v4) {
+		struct l7m_key4 key4;
+
+		l7m_key_to_v4(&edit->key, &key4);
+		v = bpf_map_lookup_elem(&flows4, &key4);
+	} else {
+		v = bpf_map_lookup_elem(&flows6, &edit->key);
+	}
+	if (v) {
+		if (edit->what & L7M_EDIT_ACTION)
+			v->action = edit->action;
+		if (edit->what & L7M_EDIT_STATE)
+			v->state = edit->state;
+		if (edit->what & L7M_EDIT_APPLICATION) {
+			v->application = edit->application;
+			v->master = edit->master;
+		}
+		return L7M_EDIT_VERDICT;
+	}
+	c = l7m_find_candidate(&edit->key, v4);
+	if (!c)
+		return L7M_EDIT_NONE;
+	if (edit->what & L7M_EDIT_ACTION)
+		c->action = edit->action;
+	if (edit->what & L7M_EDIT_STATE)
+		c->state = edit->state;
+	if (edit->what & L7M_EDIT_PACKETS) {
+		c->packets = edit->packets;
+		c->whole = edit->whole;
+	}
+	return L7M_EDIT_CANDIDATE;
+}
+
+/* Run by userspace only, over a "packet" of edits; each is told what became of it. */
+SEC("tc")
+int l7mark_edit(struct __sk_buff *skb)
+{
+	int i;
+
+#pragma clang loop unroll(disable)
+	for (i = 0; i < L7M_EDIT_BATCH; i++) {
+		struct l7m_edit *at = (void *)(long)skb->data + i * sizeof(*at);
+		struct l7m_edit edit;
+
+		if ((void *)(at + 1) > (void *)(long)skb->data_end)
+			break;
+		edit = *at;
+		at->result = (__u8)l7m_edit_one(&edit);
+	}
+	return TC_ACT_OK;
+}
+
+char l7mark_license[] SEC("license") = "GPL";

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The XDP program: the same steps before an skb exists. It drops what a class drops, and hands any
+ * other answer to TC in front of the packet, because only an skb can carry a mark.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <l7mark/types.h>
+#include <xdp/xdp_helpers.h>
+#define L7M_XDP 1
+#include "packet.h"
+
+/* Fills the scratch entry. Returns an l7m_parse_result. */
+__attribute__((noinline)) int l7m_parse_packet(struct xdp_md *ctx, __u32 hook)
+{
+	struct l7m_met *met = l7m_scratch();
+	struct l7m_packet packet = {};
+	__u32 frame = ctx->data_end - ctx->data;
+	struct l7m_cursor c;
+	int result;
+
+	if (!met)
+		return L7M_PARSE_WRONG;
+	if (l7m_config.flags & L7M_CFG_XDP_FRAGS)
+		frame = (__u32)bpf_xdp_get_buff_len(ctx);
+	l7m_cursor_of(ctx, &c);
+	result = l7m_parse(&c, &packet, 0, frame, l7m_config.parse);
+	met->packet = packet;
+	met->hook = hook;
+	met->frame = frame;
+	met->bytes = frame;
+	met->segments = 1;
+	met->ifindex = ctx->ingress_ifindex;
+	return result;
+}
+
+/* Drivers put all headers into the first buffer: there is nothing to pull. */
+static __always_inline int l7m_pull(struct xdp_md *ctx)
+{
+	(void)ctx;
+	return -1;
+}
+
+#include "fast.h"
+#include "flow.h"
+
+/* Early among the programs of a dispatcher, and any of the others may go on after a pass. */
+struct {
+	__uint(priority, 20);
+	__uint(XDP_PASS, 1);
+} XDP_RUN_CONFIG(l7mark_xdp);
+
+static __always_inline int l7m_hand_to_tc(struct xdp_md *ctx, __u32 index, __u32 l3_offset)
+{
+	struct l7m_meta *meta;
+
+	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*meta))) {
+		l7m_count(L7M_COUNT_META_FAILED, 1);
+		return XDP_PASS;
+	}
+	meta = (void *)(long)ctx->data_meta;
+	if ((void *)(meta + 1) > (void *)(long)ctx->data)
+		return XDP_PASS;
+	meta->magic = L7M_META_MAGIC;
+	meta->action = index;
+	meta->l3_offset = l3_offset;
+	meta->reserved = 0;
+	return XDP_PASS;
+}
+
+SEC("xdp")
+int l7mark_xdp(struct xdp_md *ctx)
+{
+	const struct l7m_action *action;
+	struct l7m_fast fast;
+	__u32 frame = ctx->data_end - ctx->data, index;
+	__u64 found;
+
+	if (l7m_config.flags & L7M_CFG_XDP_FRAGS)
+		frame = (__u32)bpf_xdp_get_buff_len(ctx);
+	l7m_fast_path((const __u8 *)(long)ctx->data, (const __u8 *)(long)ctx->data_end, frame, 1,
+		      &fast);
+	if (fast.verdict) {
+		l7m_fast_count(fast.verdict, fast.sender, 1, frame);
+		found = (__u64)fast.l3_offset << 32 | fast.verdict->action;
+	} else {
+		found = l7m_slow_path(ctx, L7M_HOOK_L2 | L7M_HOOK_COUNT);
+	}
+	index = (__u32)found;
+	if (index == L7M_NO_ACTION)
+		return l7m_hand_to_tc(ctx, index, 0);
+	action = bpf_map_lookup_elem(&actions, &index);
+	if (action && (action->flags & L7M_ACT_DROP)) {
+		l7m_count(L7M_COUNT_DROPPED, 1);
+		return XDP_DROP;
+	}
+	return l7m_hand_to_tc(ctx, index, (__u32)(found >> 32));
+}
+
+char l7mark_license[] SEC("license") = "GPL";

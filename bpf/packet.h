@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * One packet off the hot path: what was parsed, and where it was met. It lies in a per-CPU map and
+ * not on the stack, because what is loaded from a map is just a number to the verifier: the
+ * parser's many ways end in one state there, and what follows is verified once.
+ */
+#ifndef L7MARK_BPF_PACKET_H
+#define L7MARK_BPF_PACKET_H
+
+#include "maps.h"
+
+#ifdef L7M_XDP
+typedef struct xdp_md l7m_ctx;
+#else
+typedef struct __sk_buff l7m_ctx;
+#endif
+
+/* Parts of the parser with many ways through are verified once, as global functions. */
+__u64 l7m_global_step(l7m_ctx *ctx, __u64 walk);
+__u64 l7m_global_link(l7m_ctx *ctx);
+#define L7M_STEP(c, walk) l7m_global_step((c)->context, walk)
+#define L7M_LINK(c)	  l7m_global_link((c)->context)
+#include <l7mark/parse.h>
+
+static __always_inline void l7m_cursor_of(l7m_ctx *ctx, struct l7m_cursor *c)
+{
+	c->start = (const __u8 *)(long)ctx->data;
+	c->end = (const __u8 *)(long)ctx->data_end;
+	c->offset = 0;
+	c->context = ctx;
+}
+
+__attribute__((noinline)) __u64 l7m_global_step(l7m_ctx *ctx, __u64 walk)
+{
+	struct l7m_cursor c;
+
+	l7m_cursor_of(ctx, &c);
+	return l7m_walk_step(&c, walk);
+}
+
+__attribute__((noinline)) __u64 l7m_global_link(l7m_ctx *ctx)
+{
+	struct l7m_cursor c;
+
+	l7m_cursor_of(ctx, &c);
+	return l7m_link(&c);
+}
+
+/* Where a packet is met; a number, because global functions take no pointers before 5.12. */
+#define L7M_HOOK_L2	0x01 /* the frame begins with an Ethernet header */
+#define L7M_HOOK_EGRESS 0x02
+#define L7M_HOOK_COUNT	0x04 /* count and sample; not set where it has been done before */
+
+struct l7m_met {
+	struct l7m_packet packet;
+	__u64 bytes;	/* of frame, with each segment's headers */
+	__u32 segments; /* that a GRO packet holds, else 1 */
+	__u32 frame;	/* readable bytes of the frame */
+	__u32 ifindex;
+	__u32 hook;   /* L7M_HOOK_* */
+	__u32 sender; /* endpoint 0 or 1 */
+	__u32 reserved;
+};
+
+/* Programs do not nest on a CPU: softirqs are off at every hook. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct l7m_met);
+} scratch SEC(".maps");
+
+static __always_inline struct l7m_met *l7m_scratch(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&scratch, &zero);
+}
+
+#endif /* L7MARK_BPF_PACKET_H */
