@@ -282,6 +282,13 @@ struct l7m_edit {
 L7M_ASSERT_SIZE(struct l7m_edit, 64);
 #define L7M_EDIT_BATCH 48 /* fits the 3.5 KB that a program run takes on every kernel */
 
+/* What program `l7mark_clock` writes over its input. */
+struct l7m_clock {
+	__u64 jiffies;
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+};
+L7M_ASSERT_SIZE(struct l7m_clock, 16);
+
 /* Bits of l7m_config.flags. */
 #define L7M_CFG_XDP_LOAD_BYTES 0x01 /* bpf_xdp_load_bytes() is there: 5.18 */
 #define L7M_CFG_XDP_FRAGS      0x02 /* loaded for multi-buffer XDP: 5.18 */
