@@ -27,8 +27,8 @@ struct EffectiveAction {
   std::array<l7m_action, L7M_STATES> kernel{};           // by l7m_state
   std::array<MaskedValue, L7M_STATES> conntrack_mark{};  // by l7m_state; mask 0 for none
   std::bitset<128> conntrack_labels;
-  std::vector<IpsetTarget> ipsets;    // each name once
-  std::vector<NftsetTarget> nftsets;  // each family, table and name once
+  std::vector<IpsetAction> ipsets;    // each name once
+  std::vector<NftsetAction> nftsets;  // each family, table and name once
   bool drop = false;
   bool log = false;
 };

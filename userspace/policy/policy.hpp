@@ -163,7 +163,7 @@ struct Schedule {
   std::optional<std::int16_t> utc_offset;  // minutes east of UTC
 };
 
-struct IpsetTarget {
+struct IpsetAction {
   std::string name;  // IPv4's; IPv6's has "6" behind it
   std::string type = "hash:ip,port,ip";
   std::uint32_t timeout = 600;  // seconds, 0 for none
@@ -173,10 +173,10 @@ struct IpsetTarget {
   bool comment = false;
   bool skbinfo = false;
   bool delete_on_end = false;  // take a flow's element out when the flow ends
-  friend bool operator==(const IpsetTarget&, const IpsetTarget&) = default;
+  friend bool operator==(const IpsetAction&, const IpsetAction&) = default;
 };
 
-struct NftsetTarget {
+struct NftsetAction {
   std::string family = "inet";  // inet, ip or ip6
   std::string table = "l7mark";
   std::string name;             // IPv4's; IPv6's has "6" behind it
@@ -184,10 +184,10 @@ struct NftsetTarget {
   std::uint32_t size = 65536;
   bool create_table = true;
   bool delete_on_end = false;
-  friend bool operator==(const NftsetTarget&, const NftsetTarget&) = default;
+  friend bool operator==(const NftsetAction&, const NftsetAction&) = default;
 };
 
-struct ConntrackTarget {
+struct ConntrackAction {
   std::optional<MaskedValue> mark;
   std::bitset<128> labels;
 };
@@ -200,9 +200,9 @@ struct Actions {
   bool drop = false;
   bool allow = false;  // a class further down can't drop it any more
   bool log = false;
-  std::optional<IpsetTarget> ipset;
-  std::optional<NftsetTarget> nftset;
-  std::optional<ConntrackTarget> conntrack;
+  std::optional<IpsetAction> ipset;
+  std::optional<NftsetAction> nftset;
+  std::optional<ConntrackAction> conntrack;
 };
 
 struct PolicyClass {
@@ -260,6 +260,7 @@ struct Policy {
 struct KeyTable {
   std::string object;
   std::vector<std::string> keys;
+  std::vector<std::string> required;  // of them
 };
 [[nodiscard]] std::vector<KeyTable> policy_key_tables();
 

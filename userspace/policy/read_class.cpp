@@ -63,50 +63,50 @@ std::uint32_t read_set_size(PolicyReader& reader, const JsonNode& node) {
   return static_cast<std::uint32_t>(reader.number(node, 1, UINT32_MAX));
 }
 
-constexpr Field<IpsetTarget> kIpsetFields[] = {
+constexpr Field<IpsetAction> kIpsetFields[] = {
     {"name",
-     [](PolicyReader& r, const JsonNode& n, IpsetTarget& s) {
+     [](PolicyReader& r, const JsonNode& n, IpsetAction& s) {
        s.name = read_set_name(r, n, kLongestSetName);
      },
      true},
     {"type", [](PolicyReader& r, const JsonNode& n,
-                IpsetTarget& s) { s.type = r.one_of<std::string_view>(n, "set type", kSetTypes); }},
+                IpsetAction& s) { s.type = r.one_of<std::string_view>(n, "set type", kSetTypes); }},
     {"timeout", [](PolicyReader& r, const JsonNode& n,
-                   IpsetTarget& s) { s.timeout = read_set_timeout(r, n); }},
+                   IpsetAction& s) { s.timeout = read_set_timeout(r, n); }},
     {"maxelem",
-     [](PolicyReader& r, const JsonNode& n, IpsetTarget& s) { s.maxelem = read_set_size(r, n); }},
+     [](PolicyReader& r, const JsonNode& n, IpsetAction& s) { s.maxelem = read_set_size(r, n); }},
     {"hashsize",
-     [](PolicyReader& r, const JsonNode& n, IpsetTarget& s) { s.hashsize = read_set_size(r, n); }},
+     [](PolicyReader& r, const JsonNode& n, IpsetAction& s) { s.hashsize = read_set_size(r, n); }},
     {"counters",
-     [](PolicyReader& r, const JsonNode& n, IpsetTarget& s) { s.counters = r.boolean(n); }},
+     [](PolicyReader& r, const JsonNode& n, IpsetAction& s) { s.counters = r.boolean(n); }},
     {"comment",
-     [](PolicyReader& r, const JsonNode& n, IpsetTarget& s) { s.comment = r.boolean(n); }},
+     [](PolicyReader& r, const JsonNode& n, IpsetAction& s) { s.comment = r.boolean(n); }},
     {"skbinfo",
-     [](PolicyReader& r, const JsonNode& n, IpsetTarget& s) { s.skbinfo = r.boolean(n); }},
+     [](PolicyReader& r, const JsonNode& n, IpsetAction& s) { s.skbinfo = r.boolean(n); }},
     {"delete_on_end",
-     [](PolicyReader& r, const JsonNode& n, IpsetTarget& s) { s.delete_on_end = r.boolean(n); }},
+     [](PolicyReader& r, const JsonNode& n, IpsetAction& s) { s.delete_on_end = r.boolean(n); }},
 };
 
-constexpr Field<NftsetTarget> kNftsetFields[] = {
+constexpr Field<NftsetAction> kNftsetFields[] = {
     {"family",
-     [](PolicyReader& r, const JsonNode& n, NftsetTarget& s) {
+     [](PolicyReader& r, const JsonNode& n, NftsetAction& s) {
        s.family = r.one_of<std::string_view>(n, "family", kNftFamilies);
      }},
     {"table", [](PolicyReader& r, const JsonNode& n,
-                 NftsetTarget& s) { s.table = read_name(r, n, kLongestNftName); }},
+                 NftsetAction& s) { s.table = read_name(r, n, kLongestNftName); }},
     {"name",
-     [](PolicyReader& r, const JsonNode& n, NftsetTarget& s) {
+     [](PolicyReader& r, const JsonNode& n, NftsetAction& s) {
        s.name = read_set_name(r, n, kLongestNftName);
      },
      true},
     {"timeout", [](PolicyReader& r, const JsonNode& n,
-                   NftsetTarget& s) { s.timeout = read_set_timeout(r, n); }},
+                   NftsetAction& s) { s.timeout = read_set_timeout(r, n); }},
     {"size",
-     [](PolicyReader& r, const JsonNode& n, NftsetTarget& s) { s.size = read_set_size(r, n); }},
+     [](PolicyReader& r, const JsonNode& n, NftsetAction& s) { s.size = read_set_size(r, n); }},
     {"create_table",
-     [](PolicyReader& r, const JsonNode& n, NftsetTarget& s) { s.create_table = r.boolean(n); }},
+     [](PolicyReader& r, const JsonNode& n, NftsetAction& s) { s.create_table = r.boolean(n); }},
     {"delete_on_end",
-     [](PolicyReader& r, const JsonNode& n, NftsetTarget& s) { s.delete_on_end = r.boolean(n); }},
+     [](PolicyReader& r, const JsonNode& n, NftsetAction& s) { s.delete_on_end = r.boolean(n); }},
 };
 
 // Two classes may fill one set, but only if they agree on what it is; and a set must not be what
@@ -117,7 +117,7 @@ void check_set(PolicyReader& reader, const JsonNode& node, const Spec& spec,
   for (const auto& other : reader.policy().classes) {
     const auto& set = other.actions.*member;
     if (!set) continue;
-    if constexpr (std::is_same_v<Spec, NftsetTarget>)
+    if constexpr (std::is_same_v<Spec, NftsetAction>)
       if (set->family != spec.family || set->table != spec.table) continue;
     if (set->name == spec.name && *set != spec)
       reader.fail(node, fmt::format("set \"{}\" is defined otherwise in class \"{}\"", spec.name,
@@ -130,15 +130,15 @@ void check_set(PolicyReader& reader, const JsonNode& node, const Spec& spec,
 }
 
 void read_ipset(PolicyReader& reader, const JsonNode& node, PolicyClass& out) {
-  IpsetTarget spec;
-  reader.object<IpsetTarget>(node, kIpsetFields, spec);
+  IpsetAction spec;
+  reader.object<IpsetAction>(node, kIpsetFields, spec);
   check_set(reader, node, spec, &Actions::ipset);
   out.actions.ipset = std::move(spec);
 }
 
 void read_nftset(PolicyReader& reader, const JsonNode& node, PolicyClass& out) {
-  NftsetTarget spec;
-  reader.object<NftsetTarget>(node, kNftsetFields, spec);
+  NftsetAction spec;
+  reader.object<NftsetAction>(node, kNftsetFields, spec);
   check_set(reader, node, spec, &Actions::nftset);
   out.actions.nftset = std::move(spec);
 }
@@ -151,14 +151,14 @@ void check_state_bits(PolicyReader& reader, const JsonNode& node, std::uint32_t 
                                   mask, state_mask, mask & ~state_mask));
 }
 
-constexpr Field<ConntrackTarget> kConntrackFields[] = {
+constexpr Field<ConntrackAction> kConntrackFields[] = {
     {"mark",
-     [](PolicyReader& r, const JsonNode& n, ConntrackTarget& c) {
+     [](PolicyReader& r, const JsonNode& n, ConntrackAction& c) {
        c.mark = r.masked(n);
        check_state_bits(r, n, c.mark->mask, r.policy().state_marks.conntrack_mask);
      }},
     {"label",
-     [](PolicyReader& r, const JsonNode& n, ConntrackTarget& c) {
+     [](PolicyReader& r, const JsonNode& n, ConntrackAction& c) {
        if (n.kind == JsonNode::Kind::integer) {
          c.labels.set(r.number(n, 0, c.labels.size() - 1));
          return;
@@ -169,8 +169,8 @@ constexpr Field<ConntrackTarget> kConntrackFields[] = {
 };
 
 void read_conntrack(PolicyReader& reader, const JsonNode& node, PolicyClass& out) {
-  ConntrackTarget spec;
-  reader.object<ConntrackTarget>(node, kConntrackFields, spec);
+  ConntrackAction spec;
+  reader.object<ConntrackAction>(node, kConntrackFields, spec);
   if (!spec.mark && spec.labels.none()) reader.fail(node, "needs \"mark\" or \"label\"");
   out.actions.conntrack = spec;
 }
@@ -329,9 +329,9 @@ void read_classes(PolicyReader& reader, const JsonNode& node) {
 
 void add_class_keys(std::vector<KeyTable>& out) {
   out.push_back(key_table<PolicyClass>("class", kClassFields));
-  out.push_back(key_table<IpsetTarget>("ipset", kIpsetFields));
-  out.push_back(key_table<NftsetTarget>("nftset", kNftsetFields));
-  out.push_back(key_table<ConntrackTarget>("conntrack", kConntrackFields));
+  out.push_back(key_table<IpsetAction>("ipset", kIpsetFields));
+  out.push_back(key_table<NftsetAction>("nftset", kNftsetFields));
+  out.push_back(key_table<ConntrackAction>("conntrack", kConntrackFields));
 }
 
 }  // namespace l7mark
