@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// What a worker tells the main process, as bytes on a SOCK_SEQPACKET pair. The worker parses
+// hostile packets, so the reader trusts nothing: every length is checked, and a message that does
+// not fit is refused whole.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "flow.hpp"
+
+namespace l7mark {
+
+// Names found in a DNS answer, with the application that nDPI's list of hosts gives.
+struct DnsHint {
+  DnsAnswer answer;
+  std::uint16_t application = 0;
+};
+
+// A closed flow's five-tuple was begun anew: the kernel has dropped its verdict.
+struct Reopened {
+  FlowKey key;
+  l7m_counters count{};  // what that verdict had counted
+};
+
+// The worker has its engine and its ring, and has dropped its privileges.
+struct Ready {
+  std::string ndpi_version;
+};
+
+using Message = std::variant<Answer, DnsHint, Reopened, Ready>;
+
+// Collects messages for one send.
+class MessageWriter {
+ public:
+  void add(const Answer& answer);
+  void add(const DnsHint& hint);
+  void add(const Reopened& reopened);
+  void add(const Ready& ready);
+  [[nodiscard]] std::span<const std::byte> bytes() const { return bytes_; }
+  [[nodiscard]] bool empty() const { return bytes_.empty(); }
+  void clear() { bytes_.clear(); }
+
+ private:
+  std::vector<std::byte> bytes_;
+};
+
+// Most bytes in one send; a single message is never longer.
+inline constexpr std::size_t kMessageBatch = 64 * 1024;
+
+// The messages of one send, in order. Nothing if any of them is malformed.
+[[nodiscard]] std::optional<std::vector<Message>> read_messages(std::span<const std::byte> bytes);
+
+}  // namespace l7mark

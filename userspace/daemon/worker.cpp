@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "daemon/worker.hpp"
+
+#include <bpf/libbpf.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <span>
+
+#include "daemon/message.hpp"
+#include "daemon/sandbox.hpp"
+#include "util/log.hpp"
+
+namespace l7mark {
+
+namespace {
+
+std::uint64_t now_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
+         static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+constexpr int kIdleCheckMs = 500;
+
+class Worker final : public ClassifierSink {
+ public:
+  Worker(const WorkerOptions& options, Engine engine)
+      : options_(options),
+        page_(*options.page),
+        engine_(std::move(engine)),
+        classifier_(engine_, *this, options.classifier) {}
+
+  Status open_ring() {
+    ring_.reset(ring_buffer__new(options_.ring_fd, &Worker::on_record, this, nullptr));
+    if (!ring_) return error_from_errno("map", "ring buffer " + std::to_string(options_.index));
+    return success();
+  }
+
+  // False when the main process is gone.
+  bool hello() {
+    writer_.add(Ready{Engine::version()});
+    return flush();
+  }
+
+  int run() {
+    pollfd fds[2] = {{ring_buffer__epoll_fd(ring_.get()), POLLIN, 0},
+                     {options_.socket_fd, 0, 0}};  // POLLHUP comes unasked
+    std::uint64_t next_idle = now_ns();
+    while (!gone_) {
+      const int ready = poll(fds, 2, kIdleCheckMs);
+      if (ready < 0 && errno != EINTR) return 1;
+      if ((fds[1].revents & (POLLHUP | POLLERR)) != 0) return 0;
+      ring_buffer__consume(ring_.get());
+      if (const std::uint64_t now = now_ns(); now >= next_idle) {
+        classifier_.idle(now);
+        next_idle = now + kIdleCheckMs * 1'000'000ULL;
+      }
+      flush();
+      publish_figures();
+    }
+    return 0;
+  }
+
+  void on_answer(Answer&& answer) override {
+    writer_.add(answer);
+    flush_if_full();
+  }
+
+  void on_dns(DnsAnswer&& answer) override {
+    DnsHint hint;
+    hint.application = engine_.match_host(answer.name);
+    hint.answer = std::move(answer);
+    writer_.add(hint);
+    flush_if_full();
+  }
+
+ private:
+  struct FreeRing {
+    void operator()(ring_buffer* ring) const { ring_buffer__free(ring); }
+  };
+
+  static int on_record(void* context, void* data, std::size_t size) {
+    // Nothing that a record can cause is worth losing the ones behind it.
+    static_cast<Worker*>(context)->take({static_cast<const std::byte*>(data), size});
+    return 0;
+  }
+
+  bool barred(const l7m_key& key) const {
+    for (std::uint32_t i = 0; i < page_.barred_count && i < kBarredFlows; ++i)
+      if (std::memcmp(&page_.barred[i], &key, sizeof(key)) == 0) return true;
+    return false;
+  }
+
+  void take(std::span<const std::byte> record) {
+    if (record.size() >= sizeof(l7m_sample)) {
+      const auto* sample = reinterpret_cast<const l7m_sample*>(record.data());
+      if (page_.barred_count > 0 && barred(sample->key)) {
+        page_.skipped.fetch_add(1, std::memory_order_relaxed);
+        return;
+      }
+      if (sample->type == L7M_RECORD_REOPEN) {
+        Reopened reopened;
+        reopened.key.raw = sample->key;
+        reopened.count = sample->count;
+        classifier_.abandon(reopened.key);
+        writer_.add(reopened);
+        flush_if_full();
+        return;
+      }
+      page_.current = sample->key;
+    }
+    page_.busy.store(1, std::memory_order_release);
+    classifier_.take(record);
+    page_.busy.store(0, std::memory_order_release);
+  }
+
+  void flush_if_full() {
+    // Half of the limit: the next message may be a long one.
+    if (writer_.bytes().size() >= kMessageBatch / 2) flush();
+  }
+
+  bool flush() {
+    if (writer_.empty()) return !gone_;
+    const auto bytes = writer_.bytes();
+    // Blocks when the main process is behind: then the ring fills, and the kernel counts that.
+    while (send(options_.socket_fd, bytes.data(), bytes.size(), MSG_NOSIGNAL) < 0) {
+      if (errno == EINTR) continue;
+      gone_ = true;
+      break;
+    }
+    writer_.clear();
+    return !gone_;
+  }
+
+  void publish_figures() {
+    const ClassifierStats& stats = classifier_.stats();
+    page_.samples.store(stats.samples, std::memory_order_relaxed);
+    page_.notices.store(stats.notices, std::memory_order_relaxed);
+    page_.malformed.store(stats.malformed, std::memory_order_relaxed);
+    page_.answers.store(stats.answers, std::memory_order_relaxed);
+    page_.evicted.store(stats.evicted, std::memory_order_relaxed);
+    page_.flows.store(classifier_.flows(), std::memory_order_relaxed);
+  }
+
+  const WorkerOptions& options_;
+  WorkerPage& page_;
+  Engine engine_;
+  Classifier classifier_;
+  std::unique_ptr<ring_buffer, FreeRing> ring_;
+  MessageWriter writer_;
+  bool gone_ = false;
+};
+
+}  // namespace
+
+int run_worker(const WorkerOptions& options) {
+  auto engine = Engine::make(options.engine);
+  if (!engine) {
+    log_error("worker {}: {}", options.index, engine.error().message());
+    return 1;
+  }
+  Worker worker(options, std::move(*engine));
+  if (const auto status = worker.open_ring(); !status.ok()) {
+    log_error("worker {}: {}", options.index, status.error().message());
+    return 1;
+  }
+  if (const auto status = enter_sandbox(); !status.ok()) {
+    log_error("worker {}: {}", options.index, status.error().message());
+    return 1;
+  }
+  if (!worker.hello()) return 0;
+  return worker.run();
+}
+
+}  // namespace l7mark
