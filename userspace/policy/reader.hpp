@@ -105,8 +105,11 @@ class PolicyReader {
 
 template <class T>
 [[nodiscard]] KeyTable key_table(std::string object, std::span<const Field<T>> fields) {
-  KeyTable table{std::move(object), {}};
-  for (const auto& field : fields) table.keys.emplace_back(field.key);
+  KeyTable table{std::move(object), {}, {}};
+  for (const auto& field : fields) {
+    table.keys.emplace_back(field.key);
+    if (field.required) table.required.emplace_back(field.key);
+  }
   return table;
 }
 
