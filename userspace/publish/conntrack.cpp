@@ -63,12 +63,13 @@ void Conntrack::write_pass(std::span<const ConntrackRequest> requests,
   };
   NetlinkBatch batch(kWindow * message::kChangeBytes);
   unsigned repeats = 0;
+  std::size_t width = kWindow;
   std::vector<std::size_t> window;
   std::vector<int> results;
   std::vector<std::size_t> again;
   std::string text;
   for (std::size_t at = 0; at < todo.size();) {
-    const std::size_t count = std::min(kWindow, todo.size() - at);
+    const std::size_t count = std::min(width, todo.size() - at);
     window.assign(todo.begin() + static_cast<std::ptrdiff_t>(at),
                   todo.begin() + static_cast<std::ptrdiff_t>(at + count));
     at += count;
@@ -91,7 +92,11 @@ void Conntrack::write_pass(std::span<const ConntrackRequest> requests,
           if (!reply.text.empty()) text = reply.text;
         },
         lost);
-    if (lost) ++outcome.resyncs;
+    if (lost) {
+      // Fewer at a time fit a small receive buffer; one always does.
+      ++outcome.resyncs;
+      width = std::max<std::size_t>(1, count / 2);
+    }
     again.clear();
     for (std::size_t i = 0; i < count; ++i) {
       const std::size_t index = window[i];
@@ -108,7 +113,7 @@ void Conntrack::write_pass(std::span<const ConntrackRequest> requests,
     }
     if (again.empty()) {
       repeats = 0;
-    } else if (outcome.error || ++repeats > kRepeats) {
+    } else if (outcome.error || (++repeats > kRepeats && width == 1)) {
       // Without the right to do it, the kernel answers the first message of a datagram only.
       for (const std::size_t index : again)
         fail(index, WriteTrouble::lost,
@@ -126,7 +131,6 @@ Result<std::vector<ConntrackTuple>> Conntrack::find_icmp(const ConntrackTuple& t
   std::vector<ConntrackTuple> out;
   auto reply = socket_.request(batch.bytes(), [&](const NetlinkReply& answer) {
     const auto found = message::parse_original(answer.message);
-    // A kernel that does not know the filter sends everything.
     if (found && found->protocol == tuple.protocol && found->source == tuple.source &&
         found->destination == tuple.destination && found->icmp)
       out.push_back(*found);

@@ -195,8 +195,11 @@ nlmsghdr* put_dump(void* at, std::uint32_t sequence, const ConntrackTuple& tuple
   nlmsghdr* message = header(at, sequence, IPCTNL_MSG_CT_GET, NLM_F_DUMP, !tuple.source.is_v4());
   put_tuple(message, tuple);
   nlattr* filter = nest(message, CTA_FILTER);
-  mnl_attr_put_u32(message, CTA_FILTER_ORIG_FLAGS,
-                   kFilterSource | kFilterDestination | kFilterProtocol);
+  // For IPv6 the filter is inverted (seen on 6.18: it gives the entries whose addresses differ), so
+  // there only the protocol is left to the kernel, and the reader compares.
+  const std::uint32_t addresses =
+      tuple.source.is_v4() ? kFilterSource | kFilterDestination : std::uint32_t{0};
+  mnl_attr_put_u32(message, CTA_FILTER_ORIG_FLAGS, addresses | kFilterProtocol);
   mnl_attr_put_u32(message, CTA_FILTER_REPLY_FLAGS, 0);
   mnl_attr_nest_end(message, filter);
   return message;

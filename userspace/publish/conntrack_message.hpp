@@ -19,8 +19,8 @@ inline constexpr std::size_t kChangeBytes = 320;
 
 nlmsghdr* put_change(void* at, std::uint32_t sequence, const ConntrackTuple& tuple,
                      const ConntrackChange& change);
-// Asks for all entries whose original direction is between these two addresses with this protocol.
-// The kernel filters (CTA_FILTER, Linux 5.8).
+// Asks for the entries whose original direction is between these two addresses with this protocol.
+// The kernel filters coarsely (CTA_FILTER, Linux 5.8): others may come too.
 nlmsghdr* put_dump(void* at, std::uint32_t sequence, const ConntrackTuple& tuple);
 // The original direction of an entry.
 [[nodiscard]] std::optional<ConntrackTuple> parse_original(const nlmsghdr* reply);

@@ -262,12 +262,13 @@ WriteOutcome Ipset::write(std::uint8_t command, const IpsetSpec& spec,
 
   std::deque<Range> todo;
   if (!chosen.empty()) todo.push_back({0, chosen.size(), 0});
+  std::size_t width = kWindow;
   NetlinkBatch batch(kWindow * (message::kMessageBytes + message::kElementBytes));
   while (!todo.empty()) {
     batch.clear();
     std::vector<Sent> window;
     const std::uint32_t sequence = socket_.reserve_sequence(kWindow);
-    while (!todo.empty() && window.size() < kWindow) {
+    while (!todo.empty() && window.size() < width) {
       Range& next = todo.front();
       const auto number = static_cast<std::uint32_t>(window.size());
       std::size_t count = 0;
@@ -289,7 +290,11 @@ WriteOutcome Ipset::write(std::uint8_t command, const IpsetSpec& spec,
           if (reply.error != 0) window[number].line = message::error_line(reply.message);
         },
         lost);
-    if (lost) ++out.resyncs;
+    if (lost) {
+      // Fewer at a time fit a small receive buffer; one always does.
+      ++out.resyncs;
+      width = std::max<std::size_t>(1, window.size() / 2);
+    }
 
     for (const Sent& sent : window) {
       const Range& range = sent.range;
@@ -299,7 +304,7 @@ WriteOutcome Ipset::write(std::uint8_t command, const IpsetSpec& spec,
         // Adding and deleting may be repeated without harm.
         if (!status.ok())
           give_up(range, WriteTrouble::lost, status.error());
-        else if (range.repeats >= kRepeats)
+        else if (range.repeats >= kRepeats && width == 1)
           give_up(range, WriteTrouble::lost, lost_error(spec.name));
         else
           todo.push_back({range.begin, range.end, range.repeats + 1});

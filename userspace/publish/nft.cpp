@@ -45,6 +45,20 @@ std::string table_name(const NftSpec& spec) {
   return std::string(to_string(spec.family)) + " " + spec.table;
 }
 
+Result<std::optional<message::Table>> ask_table(NetlinkSocket& socket, const NftSpec& spec) {
+  NetlinkBatch batch(kSmall);
+  message::get_table(batch, socket.reserve_sequence(), spec);
+  std::optional<message::Table> out;
+  auto reply = socket.request(batch.bytes(), [&](const NetlinkReply& answer) {
+    out = message::parse_table(answer.message);
+  });
+  if (!reply.ok()) return reply.error();
+  if (reply->error == ENOENT) return std::optional<message::Table>{};
+  if (reply->error != 0)
+    return Error{"look at", "nft table " + table_name(spec), reply->error, reply->text};
+  return out;
+}
+
 }  // namespace
 
 std::string_view to_string(NftFamily family) {
@@ -151,20 +165,6 @@ Result<std::optional<NftHeader>> Nft::header(const NftSpec& spec) {
   return out;
 }
 
-Result<std::optional<std::uint32_t>> Nft::table_use(const NftSpec& spec) {
-  NetlinkBatch batch(kSmall);
-  message::get_table(batch, socket_.reserve_sequence(), spec);
-  std::optional<std::uint32_t> out;
-  auto reply = socket_.request(batch.bytes(), [&](const NetlinkReply& answer) {
-    out = message::parse_table_use(answer.message);
-  });
-  if (!reply.ok()) return reply.error();
-  if (reply->error == ENOENT) return std::optional<std::uint32_t>{};
-  if (reply->error != 0)
-    return Error{"look at", "nft table " + table_name(spec), reply->error, reply->text};
-  return out;
-}
-
 Status Nft::transact_one(NetlinkBatch& batch, const char* operation, const std::string& object) {
   int code = 0;
   std::string text;
@@ -195,15 +195,19 @@ Result<Ensured> Nft::ensure(const NftSpec& spec) {
     if (!difference.empty())
       return Error{"use", "nft set " + name, EEXIST,
                    "it exists, but " + difference + ": rename or recreate it"};
-    if (spec.ours) created_[name] = (*found)->handle;
+    const auto table = ask_table(socket_, spec);
+    if (!table.ok()) return table.error();
+    const Made here{table->has_value() ? (*table)->handle : 0, (*found)->handle};
+    if (spec.ours) created_[name] = here;
     const auto mine = created_.find(name);
-    return mine != created_.end() && mine->second == (*found)->handle ? Ensured::created
-                                                                      : Ensured::adopted;
+    if (mine != created_.end() && mine->second == here) return Ensured::created;
+    created_.erase(name);
+    return Ensured::adopted;
   }
 
-  const auto use = table_use(spec);
-  if (!use.ok()) return use.error();
-  const bool with_table = !use->has_value();
+  const auto before = ask_table(socket_, spec);
+  if (!before.ok()) return before.error();
+  const bool with_table = !before->has_value();
   if (with_table && !spec.create_table)
     return Error{"create", "nft set " + name, ENOENT,
                  "there is no table " + table_name(spec) + ": make it, or let l7mark do so"};
@@ -214,11 +218,14 @@ Result<Ensured> Nft::ensure(const NftSpec& spec) {
   message::new_set(batch, sequence++, spec);
   message::end(batch, sequence);
   L7MARK_TRY(transact_one(batch, "create", name));
-  if (with_table) created_tables_.insert(table_name(spec));
   const auto made = header(spec);
   if (!made.ok()) return made.error();
-  if (!made->has_value()) return message::error("create", name, ENOENT, "it was deleted at once");
-  created_[name] = (*made)->handle;
+  const auto table = ask_table(socket_, spec);
+  if (!table.ok()) return table.error();
+  if (!made->has_value() || !table->has_value())
+    return message::error("create", name, ENOENT, "it was deleted at once");
+  if (with_table) created_tables_[table_name(spec)] = (*table)->handle;
+  created_[name] = {(*table)->handle, (*made)->handle};
   return Ensured::created;
 }
 
@@ -386,42 +393,57 @@ Status Nft::flush(const NftSpec& spec) {
 }
 
 Status Nft::destroy(const NftSpec& spec) {
-  const std::string name = spec.full_name();
-  const auto mine = created_.find(name);
-  if (mine == created_.end())
-    return Error{"destroy", "nft set " + name, EPERM, "l7mark did not create it"};
-  NetlinkBatch batch(kSmall);
-  const std::uint32_t sequence = socket_.reserve_sequence(3);
-  message::begin(batch, sequence, std::nullopt);
-  message::delete_set(batch, sequence + 1, spec, mine->second);
-  message::end(batch, sequence + 2);
-  const Status status = transact_one(batch, "destroy", name);
-  if (!status.ok() && status.error().code != ENOENT) return status;
+  if (!created(spec))
+    return Error{"destroy", "nft set " + spec.full_name(), EPERM, "l7mark did not create it"};
+  // Both steps fail with ERESTART if the ruleset changed after they looked at it.
+  Status status = success();
+  for (unsigned repeats = 0; repeats < kRepeats; ++repeats) {
+    status = destroy_set(spec);
+    if (status.ok()) status = destroy_table_if_empty(spec);
+    if (status.ok() || status.error().code != ERESTART) break;
+  }
+  return status;
+}
+
+Status Nft::destroy_set(const NftSpec& spec) {
+  const auto mine = created_.find(spec.full_name());
+  if (mine == created_.end()) return success();
+  const auto now = generation();
+  if (!now.ok()) return now.error();
+  const auto table = ask_table(socket_, spec);
+  if (!table.ok()) return table.error();
+  if (table->has_value() && (*table)->handle == mine->second.table) {
+    NetlinkBatch batch(kSmall);
+    const std::uint32_t sequence = socket_.reserve_sequence(3);
+    message::begin(batch, sequence, *now);
+    message::delete_set(batch, sequence + 1, spec, mine->second.set);
+    message::end(batch, sequence + 2);
+    const Status status = transact_one(batch, "destroy", spec.full_name());
+    if (!status.ok() && status.error().code != ENOENT) return status;
+  }
   created_.erase(mine);
-  return destroy_table_if_empty(spec);
+  return success();
 }
 
 Status Nft::destroy_table_if_empty(const NftSpec& spec) {
-  const std::string name = table_name(spec);
-  if (!created_tables_.contains(name)) return success();
+  const auto mine = created_tables_.find(table_name(spec));
+  if (mine == created_tables_.end()) return success();
   // Deleting a table takes everything in it along: the generation makes sure that nobody put
   // something in since it was found empty.
   const auto now = generation();
   if (!now.ok()) return now.error();
-  const auto use = table_use(spec);
-  if (!use.ok()) return use.error();
-  if (!use->has_value()) {
-    created_tables_.erase(name);
-    return success();
+  const auto table = ask_table(socket_, spec);
+  if (!table.ok()) return table.error();
+  if (table->has_value() && (*table)->handle == mine->second) {
+    if ((*table)->use != 0) return success();
+    NetlinkBatch batch(kSmall);
+    const std::uint32_t sequence = socket_.reserve_sequence(3);
+    message::begin(batch, sequence, *now);
+    message::delete_table(batch, sequence + 1, spec);
+    message::end(batch, sequence + 2);
+    L7MARK_TRY(transact_one(batch, "destroy the table of", spec.full_name()));
   }
-  if (**use != 0) return success();
-  NetlinkBatch batch(kSmall);
-  const std::uint32_t sequence = socket_.reserve_sequence(3);
-  message::begin(batch, sequence, *now);
-  message::delete_table(batch, sequence + 1, spec);
-  message::end(batch, sequence + 2);
-  L7MARK_TRY(transact_one(batch, "destroy the table of", spec.full_name()));
-  created_tables_.erase(name);
+  created_tables_.erase(mine);
   return success();
 }
 

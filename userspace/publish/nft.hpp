@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <map>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -44,8 +43,8 @@ Result<std::vector<NftSpec>> nft_pair(const NftSpec& spec);
 struct NftHeader {
   std::uint32_t key_type = 0;  // as nft(8) numbers types, 6 bits a field
   std::uint32_t key_length = 0;
-  std::uint32_t flags = 0;  // NFT_SET_*
-  std::uint64_t handle = 0;
+  std::uint32_t flags = 0;       // NFT_SET_*
+  std::uint64_t handle = 0;      // unique within its table
   std::uint64_t timeout_ms = 0;  // default of its elements
 };
 [[nodiscard]] std::string nft_difference(const NftSpec& spec, const NftHeader& found);
@@ -89,13 +88,20 @@ class Nft {
   int transact(Change change, const NftSpec& spec, std::span<const SetEntry> entries,
                std::span<const std::size_t> chosen, std::string& text, bool& lost);
   Status transact_one(NetlinkBatch& batch, const char* operation, const std::string& object);
-  Result<std::optional<std::uint32_t>> table_use(const NftSpec& spec);
   Result<std::uint32_t> generation();
+  Status destroy_set(const NftSpec& spec);
   Status destroy_table_if_empty(const NftSpec& spec);
 
   NetlinkSocket socket_;
-  std::map<std::string, std::uint64_t> created_;  // full name to the set's handle
-  std::set<std::string> created_tables_;          // "inet fw"
+  // A set of ours is known by its handle and its table's, so that what someone else made under the
+  // same name is not taken for it.
+  struct Made {
+    std::uint64_t table = 0;
+    std::uint64_t set = 0;
+    friend bool operator==(const Made&, const Made&) = default;
+  };
+  std::map<std::string, Made> created_;                  // by full name
+  std::map<std::string, std::uint64_t> created_tables_;  // "inet fw" to handle
 };
 
 }  // namespace l7mark

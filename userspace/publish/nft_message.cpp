@@ -244,10 +244,11 @@ std::optional<NftHeader> parse_set(const nlmsghdr* reply) {
   return out;
 }
 
-std::optional<std::uint32_t> parse_table_use(const nlmsghdr* reply) {
+std::optional<Table> parse_table(const nlmsghdr* reply) {
   const TableHandle table(nftnl_table_alloc());
   if (nftnl_table_nlmsg_parse(reply, table.get()) < 0) return std::nullopt;
-  return nftnl_table_get_u32(table.get(), NFTNL_TABLE_USE);
+  return Table{nftnl_table_get_u64(table.get(), NFTNL_TABLE_HANDLE),
+               nftnl_table_get_u32(table.get(), NFTNL_TABLE_USE)};
 }
 
 std::optional<std::uint32_t> parse_generation(const nlmsghdr* reply) {

@@ -57,8 +57,12 @@ void get_element(NetlinkBatch& batch, std::uint32_t sequence, const NftSpec& spe
                  const SetEntry& entry);
 void get_generation(NetlinkBatch& batch, std::uint32_t sequence);
 
+struct Table {
+  std::uint64_t handle = 0;  // never given twice in a network namespace, unlike that of a set
+  std::uint32_t use = 0;     // chains, sets, objects and flow tables in it
+};
 [[nodiscard]] std::optional<NftHeader> parse_set(const nlmsghdr* reply);
-[[nodiscard]] std::optional<std::uint32_t> parse_table_use(const nlmsghdr* reply);
+[[nodiscard]] std::optional<Table> parse_table(const nlmsghdr* reply);
 [[nodiscard]] std::optional<std::uint32_t> parse_generation(const nlmsghdr* reply);
 
 }  // namespace l7mark::nft_message
