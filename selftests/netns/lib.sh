@@ -128,11 +128,19 @@ in_ns() {
 	nsenter --net="/run/netns/$(ns_of "$role")" -- "$@"
 }
 
+# detached COMMAND...: for the background. It must not hold the test's end of any line (open_line), or
+# that line would never close.
+detached() {
+	local fd
+	for fd in "${WRITER[@]}"; do exec {fd}>&-; done
+	exec "$@"
+}
+
 # spawn ROLE NAME COMMAND...: in the background; output in $LAB_DIR/NAME.log, process id in SPAWNED.
 spawn() {
 	local role=$1 name=$2
 	shift 2
-	nsenter --net="/run/netns/$(ns_of "$role")" -- "$@" </dev/null >>"$LAB_DIR/$name.log" 2>&1 &
+	detached nsenter --net="/run/netns/$(ns_of "$role")" -- "$@" </dev/null >>"$LAB_DIR/$name.log" 2>&1 &
 	SPAWNED=$!
 	disown "$SPAWNED"
 }
@@ -267,35 +275,45 @@ start_daemon() {
 	local policy=$1
 	shift
 	need_build
-	"$L7MARKD" --policy "$policy" --netns "$(ns_of gateway)" --instance "$INSTANCE" "$@" \
+	detached "$L7MARKD" --policy "$policy" --netns "$(ns_of gateway)" --instance "$INSTANCE" "$@" \
 		</dev/null >>"$LAB_DIR/l7markd.log" 2>&1 &
 	DAEMON_PID=$!
 	disown "$DAEMON_PID"
 	l7mark status --wait 30 >"$LAB_DIR/status.log" 2>&1 || fail "l7markd did not become ready"
 }
 
-# stop_daemon [SIGNAL]: waits until its processes are gone.
+# stop_daemon: by SIGTERM; waits until its process is gone.
 stop_daemon() {
-	kill -"${1:-TERM}" "$DAEMON_PID" || fail "l7markd had already ended"
-	wait_for 20 process_gone "$DAEMON_PID" || fail "l7markd did not end on SIG${1:-TERM}"
+	kill "$DAEMON_PID" || fail "l7markd had already ended"
+	wait_for 20 process_gone "$DAEMON_PID" || fail "l7markd did not end on SIGTERM"
+	DAEMON_PID=
+}
+
+# crash_daemon: main process and workers at once, with no chance to clean up.
+crash_daemon() {
+	local pids
+	mapfile -t pids < <(echo "$DAEMON_PID" && workers)
+	kill -9 "${pids[@]}"
+	wait_for 10 process_gone "$DAEMON_PID" || fail "l7markd outlives SIGKILL"
 	DAEMON_PID=
 }
 
 # workers: process ids of the daemon's children.
 workers() { pgrep -P "$DAEMON_PID" || true; }
 
-# bpf_attached [ROLE]: lines for programs attached in the namespace, by bpftool and tc.
+# bpf_attached: lines for programs attached in the gateway, by bpftool, tc and ip.
+# HTB is not ours: mark_class has a filter there.
 bpf_attached() {
-	local role=${1:-gateway} device
-	in_ns "$role" bpftool net show 2>/dev/null | grep -E 'lan|wan' || true
+	local device
+	in_ns gateway bpftool net show 2>/dev/null | grep -E "lan|wan" | grep -v " htb$" || true
 	for device in lan0 wan0; do
-		in_ns "$role" tc filter show dev $device ingress 2>/dev/null | grep -w bpf || true
-		in_ns "$role" tc filter show dev $device egress 2>/dev/null | grep -w bpf || true
-		in_ns "$role" ip link show dev $device 2>/dev/null | grep -w xdp || true
+		in_ns gateway tc filter show dev $device ingress 2>/dev/null | grep -w bpf || true
+		in_ns gateway tc filter show dev $device egress 2>/dev/null | grep -w bpf || true
+		in_ns gateway ip link show dev $device 2>/dev/null | grep -w xdp || true
 	done
 }
 
-nothing_attached() { [ -z "$(bpf_attached "$@")" ]; }
+nothing_attached() { [ -z "$(bpf_attached)" ]; }
 
 # expect_nothing_left: no program, no pin, no socket of this lab's instance.
 expect_nothing_left() {
@@ -317,7 +335,7 @@ witness() {
 
 # hits 4|6 TABLE NAME: packets that the rules of that name have counted.
 hits() {
-	in_ns gateway "$(ipt "$1")" -w -t "$2" -nvxL |
+	in_ns gateway "$(ipt "$1")" -w -t "$2" -nvxL 2>/dev/null |
 		awk -v name="/* $3 */" 'index($0, name) { n += $1 } END { print n + 0 }'
 }
 
@@ -359,5 +377,5 @@ class_bytes() {
 	in_ns gateway tc -s class show dev "$1" classid "$2" | awk '$1 == "Sent" { print $2; exit }'
 }
 
-# shellcheck source=selftests/netns/services.sh
+# shellcheck source=services.sh
 . "$lib_dir/services.sh"

@@ -93,31 +93,39 @@ fetch() {
 	in_ns client curl -sS -k --max-time 60 --resolve "$host:$port:$address" -o /dev/null "${@:3}" "$url"
 }
 
-# tls_open NAME SERVER-NAME ADDRESS PORT [ARGS...]: a TLS connection held open by openssl; tls_say
-# writes to it, what comes back is in $LAB_DIR/NAME.out.
-tls_open() {
+# A line is a connection that a test holds open: what it says goes through a FIFO to a client program,
+# what comes back is in $LAB_DIR/NAME.out.
+
+# open_line NAME COMMAND...: the program, in the client's namespace.
+open_line() {
 	local name=$1 fd
+	shift
 	mkfifo "$LAB_DIR/$name.in"
-	nsenter --net="/run/netns/$(ns_of client)" -- openssl s_client -quiet -servername "$2" \
-		-connect "$(bracket "$3"):$4" "${@:5}" \
+	detached nsenter --net="/run/netns/$(ns_of client)" -- "$@" \
 		<"$LAB_DIR/$name.in" >"$LAB_DIR/$name.out" 2>"$LAB_DIR/$name.log" &
 	disown $!
 	exec {fd}>"$LAB_DIR/$name.in"
-	WRITER[$name]=$fd
+	WRITER["$name"]=$fd
 }
 
-tls_say() { echo "${*:2}" >&"${WRITER[$1]}"; }
-
-# tls_hears NAME TEXT: that text has come back.
-tls_hears() { grep -qF -- "$2" "$LAB_DIR/$1.out"; }
-
-# tls_talk NAME TEXT: says it and waits for the echo.
-tls_talk() {
-	tls_say "$1" "$2"
-	wait_for 15 tls_hears "$1" "$2"
+# open_tls NAME SERVER-NAME ADDRESS PORT [ARGS...]: a line by TLS.
+open_tls() {
+	open_line "$1" openssl s_client -quiet -no_ign_eof -servername "$2" -connect "$(bracket "$3"):$4" "${@:5}"
 }
 
-tls_close() {
+say_on() { echo "${*:2}" >&"${WRITER[$1]}"; }
+
+# hears NAME TEXT: that text has come back.
+hears() { grep -qF -- "$2" "$LAB_DIR/$1.out"; }
+
+# talk NAME TEXT: says it and waits for the echo.
+talk() {
+	say_on "$1" "$2"
+	wait_for 15 hears "$1" "$2"
+}
+
+# close_line NAME: its program sees the end of its input.
+close_line() {
 	local fd=${WRITER[$1]}
 	exec {fd}>&-
 	unset "WRITER[$1]"
@@ -214,6 +222,7 @@ serve_openvpn() {
 		--topology subnet --server 10.99.1.0 255.255.255.0 --dh none --ca "$LAB_DIR/ca.pem" \
 		--cert "$LAB_DIR/vpn.lab.crt" --key "$LAB_DIR/vpn.lab.key" --tls-auth "$LAB_DIR/openvpn.key" 0 \
 		--keepalive 1 10 --persist-tun --verb 3
+	# shellcheck disable=SC2034 # for the caller
 	OPENVPN_SERVER=$SPAWNED
 	serving server "$1" "$2" openvpn
 }
@@ -229,6 +238,7 @@ dial_openvpn() {
 	spawn client openvpn-client openvpn --dev-type tun --dev ovc --proto "$protocol" --remote "$2" "$3" --nobind \
 		--client --ca "$LAB_DIR/ca.pem" --cert "$LAB_DIR/road.lab.crt" --key "$LAB_DIR/road.lab.key" \
 		--tls-auth "$LAB_DIR/openvpn.key" 1 --connect-retry 1 2 --connect-timeout 5 --verb 3
+	# shellcheck disable=SC2034 # for the caller
 	OPENVPN_CLIENT=$SPAWNED
 }
 

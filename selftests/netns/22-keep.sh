@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
+# With --keep the daemon's end changes nothing: programs stay, marks go on, and the next daemon takes
+# over maps and flows. Unloading leaves nothing, and touches nothing of anyone else's.
+set -euo pipefail
+# shellcheck source=lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+lab_start keep
+need ipset openssl socat bpftool
+policy=$(
+	write_policy keep <<'END'
+{
+  "version": 1,
+  "interfaces": [ { "name": "lan0", "mode": "tc" } ],
+  "classes": [
+    { "name": "zoom", "match": { "applications": ["Zoom"] },
+      "mark": "0x85/0xff", "ipset": { "name": "NETIFY_ZOOM", "timeout": 600 } }
+  ]
+}
+END
+)
+serve_tls_echo 443 us04web.zoom.us
+witness 4 mangle PREROUTING by-tc -p tcp --dport 443 -m mark --mark 0x85/0xff
+witness 4 mangle PREROUTING seen -p tcp --dport 443
+
+# A program of the user's on the same interface (classic BPF that does nothing).
+in_ns gateway tc qdisc add dev lan0 clsact
+in_ns gateway tc filter add dev lan0 ingress protocol all prio 77 bpf bytecode '1,6 0 0 0'
+users_own() { in_ns gateway tc filter show dev lan0 ingress | grep -q 'pref 77'; }
+ours() { in_ns gateway bpftool net show | grep -q 'l7mark'; }
+
+grows() {
+	local before word
+	before=$(hits 4 mangle by-tc)
+	for word in one two three four five; do
+		talk "$2" "$word $RANDOM" || fail "$1: traffic no longer flows"
+	done
+	at_least "$1" $(($(hits 4 mangle by-tc) - before)) 5
+}
+
+start_daemon "$policy" --keep
+open_tls old us04web.zoom.us $SERVER4 443
+talk old hello || fail "the connection does not work"
+expect_soon "the flow has its entry" 10 entry NETIFY_ZOOM "$SERVER4,tcp:443,$CLIENT4"
+grows "marked packets" old
+maps_before=$(bpftool -j map show | jq -c '[.[] | select(.name | test("^flows4")) | .id] | sort')
+at_least "maps of flows" "$(jq length <<<"$maps_before")" 1
+stop_daemon
+
+expect "programs are still attached" ours
+expect "pins are still there" test -e "/sys/fs/bpf/l7mark/$INSTANCE"
+grows "marked packets with the daemon gone" old
+
+start_daemon "$policy" --keep
+equal "the map of flows is the same" \
+	"$(bpftool -j map show | jq -c '[.[] | select(.name | test("^flows4")) | .id] | sort')" "$maps_before"
+grows "marked packets with the next daemon" old
+flow_known() { l7mark flows --json | jq -se --arg c "$CLIENT4" '[.. | objects | select(.src? == $c and .dport? == 443)] | length > 0'; }
+expect_soon "the next daemon shows the flow" 10 flow_known
+open_tls new us04web.zoom.us $SERVER4 443
+talk new hello || fail "a new connection does not work"
+grows "marked packets of a new flow" new
+programs=$(in_ns gateway bpftool net show | grep -c l7mark)
+equal "no program is attached twice: programs" "$programs" \
+	"$(in_ns gateway bpftool -j net show | jq '[.. | objects | select(.name? // "" | test("l7mark")) | .name] | unique | length')"
+stop_daemon
+
+l7mark unload --all >"$LAB_DIR/unload.log" 2>&1 || fail "unload fails"
+refuse "no program of ours is attached" ours
+refuse "no pins are left" test -e "/sys/fs/bpf/l7mark/$INSTANCE"
+refuse "no socket is left" test -e "/run/l7mark/$INSTANCE.sock"
+expect "the user's program is still attached" users_own
+before=$(hits 4 mangle by-tc) seen=$(hits 4 mangle seen)
+for word in one two three; do talk old "end $word" || fail "traffic does not flow after unload"; done
+equal "marked packets after unload" $(($(hits 4 mangle by-tc) - before)) 0
+at_least "packets of the flow after unload" $(($(hits 4 mangle seen) - seen)) 3
+
+# load and unload without a daemon.
+l7mark load lan0 wan0 --mode tc >"$LAB_DIR/load.log" 2>&1 || fail "load fails: $(cat "$LAB_DIR/load.log")"
+expect "load attaches" ours
+l7mark unload lan0 >>"$LAB_DIR/load.log" 2>&1 || fail "unload of an interface fails"
+refuse "unload takes it from that interface" sh -c "$(declare -f in_ns ns_of); LAB=$LAB; in_ns gateway bpftool net show | grep l7mark | grep -q lan0"
+expect "and leaves the other interface" ours
+expect "and the user's program" users_own
+l7mark unload --all >>"$LAB_DIR/load.log" 2>&1 || fail "unload --all fails"
+refuse "unload --all takes the rest" ours
+refuse "and the pins" test -e "/sys/fs/bpf/l7mark/$INSTANCE"
