@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// How our programs get onto interfaces, stay there without us, are replaced, and come off again.
+// Only programs of the same instance are ever replaced or taken off; those of others stay.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dataplane/features.hpp"
+#include "dataplane/interface.hpp"
+#include "dataplane/pins.hpp"
+#include "policy/policy.hpp"
+#include "util/result.hpp"
+
+struct bpf_object;
+
+namespace l7mark {
+
+// Descriptors of loaded TC programs; the caller owns them, and may close them after attach().
+struct ProgramSet {
+  int ingress = -1;
+  int egress = -1;
+  int ingress_l3 = -1;
+  int egress_l3 = -1;
+  int after_xdp = -1;
+};
+
+// Makes an XDP object over the TC programs' maps, opened and not loaded; its program is
+// "l7mark_xdp". Called at most twice per attach() (a second object is needed where the first one's
+// native attach is refused); attach() owns and closes what it returns.
+using XdpFactory = std::function<Result<bpf_object*>()>;
+
+// Where attachments are remembered.
+struct AttachPaths {
+  // On bpffs. Holds NAME/ingress, NAME/egress (links by TCX, programs by clsact) and NAME/xdp
+  // (program), a dot of NAME written as a colon: bpffs has no dots, interfaces no colons.
+  std::string links;
+  // What the kernel does not tell: how it was asked for, and whether the clsact is ours.
+  std::string state;
+};
+// links(), and /run/l7mark/INSTANCE.attach.json.
+[[nodiscard]] AttachPaths attach_paths(const PinPaths& pins);
+
+struct Attachment {
+  std::string name;
+  unsigned ifindex = 0;  // when it was attached
+  AttachMode requested = AttachMode::automatic;
+  AttachMode mode = AttachMode::tc;  // native, generic or tc
+  std::string tc;                    // "tcx" or "clsact"
+  std::string xdp;                   // "dispatcher" or "single"; empty in mode tc
+  bool link_layer = true;            // false: the programs are those for plain IP
+  bool made_clsact = false;          // the clsact was made by us and may go with us
+  bool present = false;              // the interface is there and our programs are on it
+};
+
+// "auto", "native", "generic", "tc", as in policies.
+[[nodiscard]] std::string_view attach_mode_name(AttachMode mode);
+
+// Puts the programs onto an interface. Those of an earlier attach() with the same `paths` are
+// replaced in place, whatever their mode was: no packet passes by in between. A failure leaves the
+// interface as it was. The attachment outlives this process; see detach().
+//
+// Mode auto takes native XDP on hardware whose driver accepts it, else TC. Fails where the mode
+// asked for is not possible, where another XDP program is in the way, and without CAP_BPF and
+// CAP_NET_ADMIN.
+[[nodiscard]] Result<Attachment> attach(const InterfaceConfig& config, const InterfaceFacts& facts,
+                                        const ProgramSet& programs, const XdpFactory& make_xdp,
+                                        const Features& features, const AttachPaths& paths);
+
+// Takes our programs off, by what is pinned and remembered; the interface may be gone or have
+// another index since. Success where nothing of ours is there.
+Status detach(const std::string& name, const AttachPaths& paths);
+
+// Every interface with something of ours pinned or remembered, by name.
+[[nodiscard]] std::vector<Attachment> list_attachments(const AttachPaths& paths);
+
+}  // namespace l7mark
