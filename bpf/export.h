@@ -52,11 +52,17 @@ static __always_inline void l7m_fill_sample(struct l7m_sample *out, const struct
  */
 static __always_inline long l7m_copy(void *ctx, void *to, __u32 length, __u32 most)
 {
-	/* The compiler knows the bound from the caller and would drop the check the verifier needs.
+	/*
+	 * The compiler knows the bound from the caller and would drop the check the verifier needs;
+	 * and what is checked must be what is used, for 6.12 does not follow a copy that is
+	 * decremented.
 	 */
-	asm volatile("" : "+r"(length));
-	if (length == 0 || length > most)
+	__u32 last = length - 1;
+
+	asm volatile("" : "+r"(last));
+	if (last >= most)
 		return -1;
+	length = last + 1;
 #ifdef L7M_XDP
 	if (l7m_config.flags & L7M_CFG_XDP_LOAD_BYTES)
 		return bpf_xdp_load_bytes(ctx, 0, to, length);

@@ -114,10 +114,10 @@ static __noinline __u32 l7m_decide(l7m_ctx *ctx, struct l7m_met *met)
 
 /*
  * The entry to all that: an l7m_parse_packet() of the hook fills the scratch entry before. Returns
- * the index of the action in the lower half and the IP header's offset in the upper. Global, so
- * that it is verified once and not with every program and state that calls it.
+ * the index of the action in the lower half and the IP header's offset in the upper. Global in TC,
+ * so that it is verified once and not with every program and state that calls it.
  */
-__attribute__((noinline)) __u64 l7m_slow_path(l7m_ctx *ctx, __u32 hook)
+L7M_FUNCTION __u64 l7m_slow_path(l7m_ctx *ctx, __u32 hook)
 {
 	struct l7m_met *met = l7m_scratch();
 	int result;

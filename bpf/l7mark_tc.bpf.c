@@ -21,8 +21,11 @@ static __always_inline __u64 l7m_skb_bytes(const struct __sk_buff *skb, __u32 ho
 	return skb->len;
 }
 
-/* Fills the scratch entry. Returns an l7m_parse_result. */
-__attribute__((noinline)) int l7m_parse_packet(struct __sk_buff *skb, __u32 hook)
+/*
+ * Fills the scratch entry. Returns an l7m_parse_result. For size, because clang otherwise lets the
+ * end of a loop fall through to its begin, a way back that kernels up to 6.1 refuse.
+ */
+__attribute__((minsize)) L7M_FUNCTION int l7m_parse_packet(struct __sk_buff *skb, __u32 hook)
 {
 	struct l7m_met *met = l7m_scratch();
 	struct l7m_packet packet = {};

@@ -10,8 +10,11 @@
 #define L7M_XDP 1
 #include "packet.h"
 
-/* Fills the scratch entry. Returns an l7m_parse_result. */
-__attribute__((noinline)) int l7m_parse_packet(struct xdp_md *ctx, __u32 hook)
+/*
+ * Fills the scratch entry. Returns an l7m_parse_result. For size, because clang otherwise lets the
+ * end of a loop fall through to its begin, a way back that kernels up to 6.1 refuse.
+ */
+__attribute__((minsize)) L7M_FUNCTION int l7m_parse_packet(struct xdp_md *ctx, __u32 hook)
 {
 	struct l7m_met *met = l7m_scratch();
 	struct l7m_packet packet = {};
@@ -50,6 +53,11 @@ struct {
 	__uint(XDP_PASS, 1);
 } XDP_RUN_CONFIG(l7mark_xdp);
 
+struct {
+	__uint(priority, 20);
+	__uint(XDP_PASS, 1);
+} XDP_RUN_CONFIG(l7mark_xdp_only);
+
 static __always_inline int l7m_hand_to_tc(struct xdp_md *ctx, __u32 index, __u32 l3_offset)
 {
 	struct l7m_meta *meta;
@@ -68,8 +76,7 @@ static __always_inline int l7m_hand_to_tc(struct xdp_md *ctx, __u32 index, __u32
 	return XDP_PASS;
 }
 
-SEC("xdp")
-int l7mark_xdp(struct xdp_md *ctx)
+static __always_inline int l7m_xdp(struct xdp_md *ctx, int hand_over)
 {
 	const struct l7m_action *action;
 	struct l7m_fast fast;
@@ -88,13 +95,29 @@ int l7mark_xdp(struct xdp_md *ctx)
 	}
 	index = (__u32)found;
 	if (index == L7M_NO_ACTION)
-		return l7m_hand_to_tc(ctx, index, 0);
+		return hand_over ? l7m_hand_to_tc(ctx, index, 0) : XDP_PASS;
 	action = bpf_map_lookup_elem(&actions, &index);
 	if (action && (action->flags & L7M_ACT_DROP)) {
 		l7m_count(L7M_COUNT_DROPPED, 1);
 		return XDP_DROP;
 	}
-	return l7m_hand_to_tc(ctx, index, (__u32)(found >> 32));
+	return hand_over ? l7m_hand_to_tc(ctx, index, (__u32)(found >> 32)) : XDP_PASS;
+}
+
+SEC("xdp")
+int l7mark_xdp(struct xdp_md *ctx)
+{
+	return l7m_xdp(ctx, 1);
+}
+
+/*
+ * For libxdp's dispatcher where the kernel refuses to replace a function by one that moves the
+ * packet's data (6.12 and newer, with libxdp before 1.5): TC looks the flow up again.
+ */
+SEC("xdp")
+int l7mark_xdp_only(struct xdp_md *ctx)
+{
+	return l7m_xdp(ctx, 0);
 }
 
 char l7mark_license[] SEC("license") = "GPL";

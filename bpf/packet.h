@@ -15,11 +15,24 @@ typedef struct xdp_md l7m_ctx;
 typedef struct __sk_buff l7m_ctx;
 #endif
 
-/* Parts of the parser with many ways through are verified once, as global functions. */
-__u64 l7m_global_step(l7m_ctx *ctx, __u64 walk);
-__u64 l7m_global_link(l7m_ctx *ctx);
-#define L7M_STEP(c, walk) l7m_global_step((c)->context, walk)
-#define L7M_LINK(c)	  l7m_global_link((c)->context)
+/*
+ * Parts of the parser with many ways through are functions of their own: global ones, which are
+ * verified once. Not in XDP: 5.10 refuses global functions with a context in what libxdp's
+ * dispatcher takes. There the verifier is made to forget what it knows of their results instead, so
+ * that the ways end in one state again; 7.2 would count a million instructions otherwise.
+ */
+#ifdef L7M_XDP
+#define L7M_FUNCTION	  static __noinline
+#define L7M_STEP(c, walk) l7m_forget(l7m_parser_step((c)->context, l7m_forget(walk)))
+#define L7M_LINK(c)	  l7m_forget(l7m_parser_link((c)->context))
+static __always_inline __u64 l7m_forget(__u64 number);
+#else
+#define L7M_FUNCTION	  __attribute__((noinline))
+#define L7M_STEP(c, walk) l7m_parser_step((c)->context, walk)
+#define L7M_LINK(c)	  l7m_parser_link((c)->context)
+#endif
+L7M_FUNCTION __u64 l7m_parser_step(l7m_ctx *ctx, __u64 walk);
+L7M_FUNCTION __u64 l7m_parser_link(l7m_ctx *ctx);
 #include <l7mark/parse.h>
 
 static __always_inline void l7m_cursor_of(l7m_ctx *ctx, struct l7m_cursor *c)
@@ -30,7 +43,7 @@ static __always_inline void l7m_cursor_of(l7m_ctx *ctx, struct l7m_cursor *c)
 	c->context = ctx;
 }
 
-__attribute__((noinline)) __u64 l7m_global_step(l7m_ctx *ctx, __u64 walk)
+L7M_FUNCTION __u64 l7m_parser_step(l7m_ctx *ctx, __u64 walk)
 {
 	struct l7m_cursor c;
 
@@ -38,7 +51,7 @@ __attribute__((noinline)) __u64 l7m_global_step(l7m_ctx *ctx, __u64 walk)
 	return l7m_walk_step(&c, walk);
 }
 
-__attribute__((noinline)) __u64 l7m_global_link(l7m_ctx *ctx)
+L7M_FUNCTION __u64 l7m_parser_link(l7m_ctx *ctx)
 {
 	struct l7m_cursor c;
 
@@ -53,6 +66,7 @@ __attribute__((noinline)) __u64 l7m_global_link(l7m_ctx *ctx)
 
 struct l7m_met {
 	struct l7m_packet packet;
+	__u64 cell;	/* of l7m_forget */
 	__u64 bytes;	/* of frame, with each segment's headers */
 	__u32 segments; /* that a GRO packet holds, else 1 */
 	__u32 frame;	/* readable bytes of the frame */
@@ -76,5 +90,20 @@ static __always_inline struct l7m_met *l7m_scratch(void)
 
 	return bpf_map_lookup_elem(&scratch, &zero);
 }
+
+#ifdef L7M_XDP
+/* The same number, of which the verifier knows nothing any more. */
+static __always_inline __u64 l7m_forget(__u64 number)
+{
+	struct l7m_met *met = l7m_scratch();
+	volatile __u64 *cell;
+
+	if (!met)
+		return 0;
+	cell = &met->cell;
+	*cell = number;
+	return *cell;
+}
+#endif
 
 #endif /* L7MARK_BPF_PACKET_H */
