@@ -9,7 +9,7 @@
 # Programs that the cases call, and where Debian keeps what they load by name.
 guest_tools=(bash ip tc ss bridge ipset iptables iptables-nft iptables-legacy ip6tables ip6tables-nft
 	ip6tables-legacy nft conntrack bpftool xdp-loader openssl jq nsenter sysctl ping ps pgrep socat)
-guest_files=(/etc/protocols /etc/services /etc/ssl/openssl.cnf /usr/lib/*/bpf/xdp-dispatcher.o
+guest_files=(/etc/protocols /etc/services /usr/lib/ssl/openssl.cnf /usr/lib/*/bpf/xdp-dispatcher.o
 	/usr/lib/*/bpf/xdpfilt_*.o /usr/lib/*/xtables/lib*.so)
 readonly guest_tools guest_files
 
@@ -86,10 +86,23 @@ initramfs_common() {
 	cp "$here"/cases/* "$root/l7mark/selftests/kernels/cases/"
 	cp "$here"/lib/{cases,attach,gateway}.bash "$root/l7mark/selftests/kernels/lib/"
 	cp "$here"/../netns/{lib,services}.sh "$root/l7mark/selftests/netns/"
+	initramfs_certificates "$root/l7mark/certificates"
 	echo "root:x:0:0:root:/root:/bin/bash" >"$root/etc/passwd"
 	echo "nobody:x:65534:65534:nobody:/:/bin/false" >>"$root/etc/passwd"
 	printf "root:x:0:\nnogroup:x:65534:\n" >"$root/etc/group"
 	initramfs_pack "$root" "$work/common.img"
+}
+
+# Keys are cheap here and dear in an emulated guest. For the names that the cases serve.
+initramfs_certificates() { # DIRECTORY
+	local name
+	mkdir -p "$1"
+	for name in us04web.zoom.us www.example.org; do
+		openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj "/CN=$name" \
+			-addext "subjectAltName=DNS:$name" -keyout "$1/key" -out "$1/certificate" 2>/dev/null
+		cat "$1/certificate" "$1/key" >"$1/$name.pem"
+		rm "$1/certificate" "$1/key"
+	done
 }
 
 initramfs_pack() { # ROOT IMAGE

@@ -2,8 +2,8 @@
 # shellcheck shell=bash
 # What the guests said, as a table, as JUnit XML and as docs/kernels.md.
 #
-# Uses $chosen (series), $work (their files).
-: "${work:?}"
+# Uses $chosen (series), $work (their files), $limit (of a guest, seconds).
+: "${work:?}" "${limit:?}"
 chosen=("${chosen[@]}")
 
 # Result lines of a series: "CASE STATUS SECONDS REASON…". A guest that did not come to its end
@@ -15,7 +15,7 @@ report_results() { # SERIES
 	if grep -qx L7M-DONE "$work/$1.lines"; then
 		echo "boot pass $seconds"
 	elif [[ $(cat "$work/$1.status") == 124 ]]; then
-		echo "boot fail $seconds the guest hung and was ended"
+		echo "boot fail $seconds the guest hung and was ended after $limit s"
 	elif grep -q '^L7M-START' "$work/$1.lines"; then
 		echo "boot fail $seconds the guest ended before its cases did"
 	else
@@ -34,7 +34,11 @@ report_xml() { sed -e 's/&/\&amp;/g; s/</\&lt;/g; s/>/\&gt;/g; s/"/\&quot;/g' | 
 
 report_case_log() { # SERIES CASE
 	if [[ $2 == boot ]]; then
-		tail -n 40 "$work/$1.console" "$work/$1.qemu" 2>/dev/null | tr -d '\r'
+		echo "the guest's last words:"
+		tail -n 5 "$work/$1.lines"
+		echo "its console:"
+		tr -d '\r' <"$work/$1.console" | tail -n 40
+		tail -n 5 "$work/$1.qemu"
 	else
 		sed -n "s/^L7M-LOG $2 //p" "$work/$1.lines" | tail -n 60
 	fi
@@ -145,5 +149,6 @@ report_last_line() {
 	failed=$(for name in "${chosen[@]}"; do report_results "$name"; done | grep -c '^[^ ]* fail ')
 	skipped=$(report_reasons | grep -cE ': (skipped|[^ ]*: not supported)')
 	echo "$passed passed, $failed failed, $skipped skipped"
-	((failed == 0 && passed > 0))
+	((failed == 0)) || return 1
+	((passed > 0)) || return 2
 }
