@@ -23,9 +23,9 @@ serve_tls_echo 8443 www.example.org
 start_daemon "$policy"
 for family in 4 6; do witness $family mangle FORWARD ef -p tcp --dport 443 -m dscp --dscp-class EF; done
 
-spawn server tcpdump-server tcpdump -Z root -ni up0 -U -w "$LAB_DIR/server.pcap" tcp
+spawn server tcpdump-server tcpdump -Z root --immediate-mode -ni up0 -U -w "$LAB_DIR/server.pcap" tcp
 at_server=$SPAWNED
-spawn client tcpdump-client tcpdump -Z root -ni eth0 -U -w "$LAB_DIR/client.pcap" tcp
+spawn client tcpdump-client tcpdump -Z root --immediate-mode -ni eth0 -U -w "$LAB_DIR/client.pcap" tcp
 at_client=$SPAWNED
 wait_for 10 test -s "$LAB_DIR/server.pcap" -a -s "$LAB_DIR/client.pcap" || fail "tcpdump does not start"
 

@@ -43,7 +43,7 @@ leaves_by() {
 	equal "$text: connections begun by $wan" $(($(hits $family mangle "syn-$wan") - before)) 1
 }
 
-spawn server tcpdump-up1 tcpdump -Z root -ni up1 -U -w "$LAB_DIR/up1.pcap" tcp
+spawn server tcpdump-up1 tcpdump -Z root --immediate-mode -ni up1 -U -w "$LAB_DIR/up1.pcap" tcp
 on_up1=$SPAWNED
 wait_for 10 test -s "$LAB_DIR/up1.pcap" || fail "tcpdump does not start"
 
