@@ -31,6 +31,7 @@ OTHER4=198.51.100.11 OTHER6=2001:db8:5::11
 
 CHECKS=0
 FAILURES=0
+MISSES=()
 LAB=
 LAB_DIR=
 INSTANCE=
@@ -49,6 +50,7 @@ pass() {
 miss() {
 	CHECKS=$((CHECKS + 1))
 	FAILURES=$((FAILURES + 1))
+	MISSES+=("$*")
 	say "NOT OK  $*"
 }
 
@@ -232,6 +234,7 @@ lab_exit() {
 	else
 		rm -rf "$LAB_DIR"
 	fi
+	if [ "$FAILURES" -gt 0 ]; then printf 'failed: %s\n' "${MISSES[@]}"; fi
 	if [ "$CHECKS" -gt 0 ]; then say "$((CHECKS - FAILURES)) of $CHECKS checks passed"; fi
 	exit "$status"
 }
@@ -246,7 +249,7 @@ lab_report() {
 	for log in "$LAB_DIR"/*.log; do
 		[ -s "$log" ] || continue
 		say "--- last lines of ${log##*/}"
-		tail -n 25 "$log"
+		if [ "${log##*/}" = l7markd.log ]; then tail -n 30 "$log"; else tail -n 5 "$log"; fi
 	done
 }
 

@@ -854,6 +854,24 @@ TEST_F(PublisherNetns, EmptiedAndDestroyedSetsAreFilledAgain) {
   EXPECT_EQ(in_ipset(), 101U);
 }
 
+TEST_F(PublisherNetns, ASetThatTheUserMadeInPlaceOfOursIsLeft) {
+  IpsetTarget ipset;
+  ipset.spec.name = "ZOOM";
+  ipset.spec.timeout = 600;
+  const auto target = publisher_.add_target(ipset);
+  ASSERT_TRUE(target.ok()) << target.error().message();
+  ASSERT_NE(publisher_.on_flow(*target, flow(kClient4, kServer4, 443, IPPROTO_TCP), now_),
+            kNoEntry);
+  publisher_.tick(now_);
+  ASSERT_EQ(run("ipset destroy ZOOM && ipset create ZOOM hash:ip,port,ip timeout 60").status, 0);
+  publisher_.tick(now_ += 10'000);
+  EXPECT_THAT(text_of("ipset list ZOOM"), HasSubstr("tcp:443"));
+  EXPECT_TRUE(publisher_.withdraw().ok());
+  const Output list = run("ipset list ZOOM");
+  EXPECT_EQ(list.status, 0);
+  EXPECT_THAT(list.text, Not(HasSubstr("tcp:443")));
+}
+
 TEST_F(PublisherNetns, TheUsersElementsOutliveUs) {
   ASSERT_EQ(run("ipset create ZOOM hash:ip,port,ip timeout 60 && "
                 "ipset add ZOOM 203.0.113.1,tcp:22,192.0.2.9 timeout 0")
