@@ -1,0 +1,748 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "daemon/core.hpp"
+
+#include <netinet/in.h>
+#include <time.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "util/log.hpp"
+
+namespace l7mark {
+
+namespace {
+
+constexpr std::uint64_t kSweepMs = 5000;
+// A flow that only has a first answer, and whose worker or candidate is gone, is let go after this.
+constexpr std::uint64_t kUndecidedLifeMs = 180'000;
+// Promises of a name are believed so long at most, however long DNS lets them live.
+constexpr std::uint64_t kLongestHintMs = 3'600'000;
+constexpr std::uint64_t kShortestHintMs = 60'000;
+// conntrack makes a connection's entry known only when its first packet leaves the machine.
+constexpr std::uint8_t kConntrackTries = 5;
+
+std::uint64_t now_ms() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1000 +
+         static_cast<std::uint64_t>(now.tv_nsec) / 1'000'000;
+}
+
+WallTime wall_now() {
+  return std::chrono::system_clock::now();
+}
+
+l7m_service_key service_key(const FlowKey& key, int client) {
+  l7m_service_key out{};
+  const int server = client ^ 1;
+  std::memcpy(out.server, key.raw.addr[server], sizeof(out.server));
+  std::memcpy(out.client, key.raw.addr[client], sizeof(out.client));
+  out.port = key.raw.port[server];
+  out.protocol = key.raw.protocol;
+  return out;
+}
+
+Result<IpsetTarget> to_target(const IpsetAction& action, const EffectiveAction& effective,
+                              const std::string& comment, bool ours) {
+  IpsetTarget out;
+  out.spec.name = action.name;
+  const auto type = parse_ipset_type(action.type);
+  if (!type) return Error{"use ipset", action.name, 0, "unknown type " + action.type};
+  out.spec.type = *type;
+  out.spec.timeout = action.timeout;
+  out.spec.maxelem = action.maxelem;
+  out.spec.hashsize = action.hashsize;
+  out.spec.counters = action.counters;
+  out.spec.comment = action.comment;
+  out.spec.skbinfo = action.skbinfo;
+  out.spec.ours = ours;
+  if (action.comment) out.extras.comment = comment;
+  if (action.skbinfo) {
+    const l7m_action& kernel = effective.kernel[L7M_STATE_FINAL];
+    out.extras.skbinfo = SkbInfo{kernel.mark, kernel.mark_mask,
+                                 (kernel.flags & L7M_ACT_CLASSID) != 0 ? kernel.classid : 0, 0};
+  }
+  out.remove_at_end = action.delete_on_end;
+  return out;
+}
+
+Result<NftTarget> to_target(const NftsetAction& action, bool ours) {
+  NftTarget out;
+  const auto family = parse_nft_family(action.family);
+  if (!family) return Error{"use nft set", action.name, 0, "unknown family " + action.family};
+  out.spec.family = *family;
+  out.spec.table = action.table;
+  out.spec.set = action.name;
+  out.spec.timeout = action.timeout;
+  out.spec.size = action.size;
+  out.spec.create_table = action.create_table;
+  out.spec.ours = ours;
+  out.remove_at_end = action.delete_on_end;
+  return out;
+}
+
+bool same_class_actions(const EffectiveAction& effective) {
+  return effective.ipsets.empty() && effective.nftsets.empty();
+}
+
+}  // namespace
+
+Core::Core(Dataplane& dataplane, std::shared_ptr<const Policy> policy, RecordNames names,
+           JiffiesClock clock, Events events, std::set<std::string> our_sets)
+    : dataplane_(dataplane),
+      policy_(std::move(policy)),
+      names_(std::move(names)),
+      jiffies_(clock),
+      events_(std::move(events)),
+      matcher_(std::make_unique<PolicyMatcher>(policy_)),
+      actions_(policy_),
+      our_sets_(std::move(our_sets)) {}
+
+// --- start, reload, exit -------------------------------------------------------------------------
+
+Status Core::start() {
+  L7MARK_TRY(make_class_targets(*policy_));
+  L7MARK_TRY(write_policy());
+  L7MARK_TRY(adopt());
+  next_schedule_ = matcher_->next_change(wall_now());
+  return success();
+}
+
+Status Core::write_policy() {
+  L7MARK_TRY(set_sampling(sampling_));
+  std::vector<std::pair<Address, unsigned>> inside;
+  for (const Prefix& prefix : policy_->inside)
+    inside.emplace_back(prefix.address, prefix.length128());
+  L7MARK_TRY(dataplane_.set_inside(inside));
+  write_actions();
+  return success();
+}
+
+Status Core::set_sampling(bool on) {
+  sampling_ = on;
+  l7m_settings settings = policy_->settings();
+  settings.rings = dataplane_.rings();
+  settings.mark_mask = policy_->class_mark_bits();
+  if (!on) settings.flags |= L7M_SET_PAUSED;
+  // Nothing to be found there: no look-up on a new flow.
+  if (policy_->classes.empty()) settings.flags &= ~(L7M_SET_SERVICES | L7M_SET_HINTS);
+  return dataplane_.write_settings(settings);
+}
+
+Result<std::vector<TargetId>> Core::make_targets(const EffectiveAction& action,
+                                                 const std::string& comment) {
+  std::vector<TargetId> out;
+  for (const IpsetAction& set : action.ipsets) {
+    auto target = to_target(set, action, comment, our_sets_.contains(set.name));
+    if (!target) return target.error();
+    auto id = publisher_.add_target(*target);
+    if (!id) return id.error();
+    out.push_back(*id);
+  }
+  for (const NftsetAction& set : action.nftsets) {
+    const std::string full = set.family + " " + set.table + " " + set.name;
+    auto target = to_target(set, our_sets_.contains(full));
+    if (!target) return target.error();
+    auto id = publisher_.add_target(*target);
+    if (!id) return id.error();
+    out.push_back(*id);
+  }
+  return out;
+}
+
+// Every class's sets are made at once, so that rules can name them before the first flow comes.
+Status Core::make_class_targets(const Policy& policy) {
+  for (std::size_t i = 0; i < policy.classes.size(); ++i) {
+    const auto action = merge_classes(policy, {static_cast<std::uint16_t>(i)});
+    auto made = make_targets(action, action.class_name);
+    if (!made) return made.error();
+    const ConntrackAction* wanted =
+        policy.classes[i].actions.conntrack ? &*policy.classes[i].actions.conntrack : nullptr;
+    if ((wanted != nullptr || policy.state_marks.conntrack_mask != 0) && !conntrack_) {
+      auto opened = Conntrack::open();
+      if (!opened) return opened.error();
+      conntrack_.emplace(std::move(*opened));
+    }
+  }
+  return success();
+}
+
+const std::vector<TargetId>& Core::targets_of(std::uint32_t action) {
+  const auto known = targets_.find(action);
+  if (known != targets_.end()) return known->second;
+  const EffectiveAction& effective = actions_.effective(action);
+  auto made = make_targets(effective, effective.class_name);
+  if (!made) log_error("{}", made.error().message());
+  return targets_.emplace(action, made ? std::move(*made) : std::vector<TargetId>{}).first->second;
+}
+
+void Core::withdraw() {
+  if (const auto status = publisher_.withdraw(); !status.ok())
+    log_warning("{}", status.error().message());
+}
+
+std::set<std::string> Core::our_sets() const {
+  std::set<std::string> out = our_sets_;
+  for (const std::string& name : publisher_.created()) out.insert(name);
+  return out;
+}
+
+void Core::set_interfaces(const std::vector<std::pair<std::string, std::uint32_t>>& indexes) {
+  interfaces_ = indexes;
+  matcher_->set_interfaces(indexes);
+}
+
+Status Core::reload(std::shared_ptr<const Policy> policy, RecordNames names) {
+  commit();
+  // The sets first: if one can't be made, nothing has changed yet.
+  const auto old_policy = std::exchange(policy_, policy);
+  std::map<std::uint32_t, std::vector<TargetId>> old_targets = std::exchange(targets_, {});
+  const auto undo = [&](const Error& error) {
+    policy_ = old_policy;
+    targets_ = std::move(old_targets);
+    return error;
+  };
+  if (const auto made = make_class_targets(*policy); !made.ok()) return undo(made.error());
+  if (const auto begun = actions_.begin_generation(policy); !begun.ok()) return undo(begun.error());
+  names_ = std::move(names);
+  matcher_ = std::make_unique<PolicyMatcher>(policy_);
+  matcher_->set_interfaces(interfaces_);
+  if (const auto written = write_policy(); !written.ok())
+    log_error("{}", written.error().message());  // the kernel refuses what it took before: keep on
+
+  // Promises of the old classes would mark by numbers that are soon used again.
+  if (const auto status = dataplane_.rewrite_promises([](l7m_promise) { return std::nullopt; });
+      !status.ok())
+    log_error("{}", status.error().message());
+  hints_.clear();
+  rematch();
+  actions_.retire_previous();
+  write_actions();
+  // Sets that no class names any more go, if they were ours.
+  std::vector<TargetId> kept;
+  for (std::size_t i = 0; i < policy_->classes.size(); ++i) {
+    const auto action = merge_classes(*policy_, {static_cast<std::uint16_t>(i)});
+    if (auto ids = make_targets(action, action.class_name))
+      kept.insert(kept.end(), ids->begin(), ids->end());
+  }
+  for (const auto& [action, ids] : targets_) kept.insert(kept.end(), ids.begin(), ids.end());
+  for (const auto& [action, ids] : old_targets) {
+    for (const TargetId id : ids) {
+      if (std::find(kept.begin(), kept.end(), id) != kept.end()) continue;
+      kept.push_back(id);  // once
+      if (const auto status = publisher_.drop_target(id); !status.ok())
+        log_warning("{}", status.error().message());
+    }
+  }
+  next_schedule_ = matcher_->next_change(wall_now());
+  return success();
+}
+
+// Gives every flow its class anew, and candidates that were marked at once their neutral state.
+void Core::rematch() {
+  std::vector<FlowKey> keys;
+  keys.reserve(flows_.size());
+  for (const auto& [key, flow] : flows_) keys.push_back(key);
+  for (const FlowKey& key : keys) {
+    Flow* flow = flows_.find(key);
+    if (flow == nullptr) continue;
+    leave_sets(*flow);
+    const std::uint32_t before = flow->action;
+    flow->action = classify(key, *flow);
+    enter_sets(key, *flow);
+    mark_conntrack(key, *flow);
+    queue_edit(key, *flow, L7M_EDIT_ACTION);
+    if (flow->decided && flow->action != 0) remember_service(key, *flow, true);
+    if (before != flow->action) emit("update", key, *flow, "policy");
+  }
+  write_actions();
+  const auto status =
+      dataplane_.for_each_candidate([&](const FlowKey& key, const l7m_candidate& c) {
+        if (c.action < L7M_STATES || flows_.find(key) != nullptr) return;
+        l7m_edit edit{};
+        edit.key = key.raw;
+        edit.what = L7M_EDIT_ACTION | L7M_EDIT_STATE;
+        edit.action = ActionTable::index(0, FlowState::undecided);
+        edit.state = L7M_STATE_UNDECIDED;
+        edits_.push_back(edit);
+      });
+  if (!status.ok()) log_error("{}", status.error().message());
+  write_edits();
+  write_conntrack();
+  publisher_.flush(now_ms());
+}
+
+// Flows that the kernel went on marking while nobody was there. What only the packets told (host
+// name, risks) is gone; application and counters are in the entry.
+Status Core::adopt() {
+  if (!dataplane_.adopted()) return success();
+  const auto now = dataplane_.clock();
+  if (!now) return now.error();
+  std::vector<std::pair<FlowKey, l7m_verdict>> found;
+  L7MARK_TRY(dataplane_.for_each_verdict(
+      [&](const FlowKey& key, const l7m_verdict& v) { found.emplace_back(key, v); }));
+  const std::uint64_t ms = now_ms();
+  for (const auto& [key, verdict] : found) {
+    flows_.reserve_id(verdict.flow_id);
+    Flow& flow = flows_.at(key);
+    flow.id = verdict.flow_id;
+    flow.application = verdict.application;
+    flow.master = verdict.master;
+    flow.category = names_.catalog.application_category(verdict.application);
+    flow.state =
+        verdict.state < L7M_STATES ? static_cast<FlowState>(verdict.state) : FlowState::guessed;
+    flow.initiator = flow.client = verdict.initiator & 1;
+    flow.flags = verdict.flags;
+    flow.count = verdict.count;
+    flow.decided = true;
+    const std::uint64_t age = jiffies_.age_ms(verdict.last_seen, *now);
+    flow.last_ms = ms > age ? ms - age : 0;
+    flow.first_ns = flow.last_ms * 1'000'000;
+    std::string name = names_.catalog.application_name(flow.application);
+    if (flow.master != 0 && flow.master != flow.application && flow.application != 0)
+      name = names_.catalog.application_name(flow.master) + "." + name;
+    else if (flow.application == 0 && flow.master != 0)
+      name = names_.catalog.application_name(flow.master);
+    flow.name = flows_.intern(name.empty() ? "Unknown" : name);
+    ++counters_.adopted;
+  }
+  rematch();
+  if (counters_.adopted > 0) log_info("adopted {} flows from the kernel", counters_.adopted);
+  return success();
+}
+
+// --- classes -------------------------------------------------------------------------------------
+
+std::uint32_t Core::classify(const FlowKey& key, const Flow& flow) {
+  const ClassList classes = matcher_->match(facts_of(key, flow), flow.state, wall_now());
+  const auto id = actions_.intern(classes);
+  if (!id) {
+    log_error("{}", id.error().message());
+    return 0;
+  }
+  return *id;
+}
+
+void Core::set_class(const FlowKey& key, Flow& flow, std::uint32_t action) {
+  if (action == flow.action) {
+    if (!flow.entries) enter_sets(key, flow);
+    return;
+  }
+  leave_sets(flow);
+  flow.action = action;
+  enter_sets(key, flow);
+}
+
+void Core::enter_sets(const FlowKey& key, Flow& flow) {
+  if (flow.action == 0 || same_class_actions(actions_.effective(flow.action))) return;
+  const FlowFacts facts = facts_of(key, flow);
+  for (const TargetId target : targets_of(flow.action)) {
+    const EntryId id = publisher_.on_flow(target, facts, now_ms());
+    if (id == kNoEntry) continue;
+    if (!flow.entries) flow.entries = std::make_unique<std::vector<EntryId>>();
+    flow.entries->push_back(id);
+  }
+}
+
+void Core::leave_sets(Flow& flow) {
+  if (!flow.entries) return;
+  for (const EntryId id : *flow.entries) publisher_.on_end(id);
+  flow.entries.reset();
+}
+
+void Core::mark_conntrack(const FlowKey& key, const Flow& flow) {
+  if (!conntrack_) return;
+  const EffectiveAction& effective = actions_.effective(flow.action);
+  const MaskedValue mark = effective.conntrack_mark[static_cast<std::size_t>(flow.state)];
+  if (mark.mask == 0 && effective.conntrack_labels.none()) return;
+  ConntrackWork work;
+  const FlowFacts facts = facts_of(key, flow);
+  work.request.tuple.source = facts.client;
+  work.request.tuple.destination = facts.server;
+  work.request.tuple.source_port = facts.client_port;
+  work.request.tuple.destination_port = facts.server_port;
+  work.request.tuple.protocol = facts.protocol;
+  work.request.change.mark = mark.value;
+  work.request.change.mark_mask = mark.mask;
+  work.request.change.labels = effective.conntrack_labels;
+  work.request.change.labels_mask = effective.conntrack_labels;
+  conntrack_work_.push_back(std::move(work));
+}
+
+void Core::remember_service(const FlowKey& key, Flow& flow, bool valid) {
+  if (!policy_->first_packet.services || policy_->classes.empty()) return;
+  const auto now = dataplane_.clock();
+  if (!now) return;
+  write_actions();  // before anything refers to them
+  l7m_promise promise{};
+  promise.application = flow.application;
+  promise.master = flow.master;
+  promise.action = ActionTable::index(flow.action, FlowState::provisional);
+  promise.expires =
+      valid ? jiffies_.later(*now, std::uint64_t{policy_->first_packet.timeout} * 1000) : 0;
+  if (const auto status = dataplane_.put_service(service_key(key, flow.client), promise);
+      !status.ok())
+    log_debug("{}", status.error().message());
+  flow.service_s = static_cast<std::uint32_t>(now_ms() / 1000);
+}
+
+void Core::queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what) {
+  l7m_edit edit{};
+  edit.key = key.raw;
+  edit.what = what;
+  edit.action = ActionTable::index(flow.action, flow.state);
+  edit.state = static_cast<std::uint8_t>(flow.state);
+  edit.application = flow.application;
+  edit.master = flow.master;
+  if ((what & L7M_EDIT_PACKETS) != 0) {
+    const SamplingOverride* other = policy_->sampling.override_for(flow.application);
+    edit.packets = other != nullptr ? other->packets : policy_->sampling.packets;
+    edit.whole = other != nullptr ? other->whole : policy_->sampling.whole;
+  }
+  edits_.push_back(edit);
+}
+
+// --- what workers say ----------------------------------------------------------------------------
+
+void Core::on_messages(std::vector<Message>&& messages) {
+  for (Message& message : messages) {
+    if (auto* answer = std::get_if<Answer>(&message))
+      on_answer(std::move(*answer));
+    else if (const auto* hint = std::get_if<DnsHint>(&message))
+      on_hint(*hint);
+    else if (const auto* reopened = std::get_if<Reopened>(&message))
+      on_reopened(*reopened);
+  }
+}
+
+void Core::on_answer(Answer&& answer) {
+  const FlowKey key = answer.key;
+  const bool last = answer.state == FlowState::final || answer.state == FlowState::guessed;
+  if (answer.state == FlowState::undecided) return;
+  const bool fresh = flows_.find(key) == nullptr;
+  Flow& flow = flows_.at(key);
+  if (fresh) ++counters_.flows_begun;
+  const std::string* name_before = flow.name;
+  const bool was_decided = flow.decided;
+  const FlowState state_before = flow.state;
+  update_flow(flow, key, answer, flows_);
+  if (was_decided && !last) flow.state = state_before;  // a stray sample of a decided flow
+  const std::uint32_t action_before = flow.action;
+  set_class(key, flow, classify(key, flow));
+  mark_conntrack(key, flow);
+
+  std::uint8_t what = L7M_EDIT_ACTION | L7M_EDIT_STATE | L7M_EDIT_APPLICATION;
+  if (!last) {
+    if (policy_->sampling.override_for(flow.application) != nullptr) what |= L7M_EDIT_PACKETS;
+    queue_edit(key, flow, what);
+  } else if (was_decided) {
+    queue_edit(key, flow, what);
+  } else {
+    fresh_.push_back(key);
+  }
+  if (last && (flow.action != 0 || action_before != 0))
+    remember_service(key, flow, flow.action != 0);
+
+  if (fresh) {
+    emit("flow", key, flow);
+  } else if (flow.name != name_before || flow.action != action_before ||
+             flow.state != state_before) {
+    emit("update", key, flow);
+  }
+  if (last && actions_.effective(flow.action).log) log_flow(key, flow);
+}
+
+void Core::on_hint(const DnsHint& hint) {
+  if (!policy_->first_packet.hints || policy_->classes.empty()) return;
+  const auto now = dataplane_.clock();
+  if (!now) return;
+  FlowFacts facts;
+  facts.client = hint.answer.client;
+  facts.hostname = hint.answer.name;
+  facts.application = hint.application;
+  facts.category = names_.catalog.application_category(hint.application);
+  const std::uint64_t life = std::clamp<std::uint64_t>(std::uint64_t{hint.answer.ttl} * 1000,
+                                                       kShortestHintMs, kLongestHintMs);
+  const std::uint64_t ms = now_ms();
+  for (const Address& server : hint.answer.addresses) {
+    facts.server = server;
+    const auto id = actions_.intern(matcher_->match(facts, FlowState::provisional, wall_now()));
+    if (!id) continue;
+    const auto known = hints_.find(server);
+    if (*id == 0 && known == hints_.end()) continue;
+    Hint& mine = hints_[server];
+    // Shared hosting: names of one address that promise different things promise nothing.
+    if (known != hints_.end() && mine.expires_ms > ms && mine.action != *id && !mine.mixed) {
+      mine.mixed = true;
+      ++counters_.hints_mixed;
+    }
+    if (known == hints_.end() || mine.expires_ms <= ms) {
+      mine.action = *id;
+      mine.mixed = false;
+    }
+    mine.expires_ms = std::max(mine.expires_ms, ms + life);
+    l7m_promise promise{};
+    promise.application = hint.application;
+    promise.action = ActionTable::index(mine.action, FlowState::provisional);
+    promise.expires =
+        mine.mixed || mine.action == 0 ? 0 : jiffies_.later(*now, mine.expires_ms - ms);
+    l7m_hint_key key{};
+    std::memcpy(key.server, server.bytes.data(), sizeof(key.server));
+    write_actions();
+    if (const auto status = dataplane_.put_hint(key, promise); !status.ok())
+      log_debug("{}", status.error().message());
+  }
+}
+
+void Core::on_reopened(const Reopened& reopened) {
+  Flow* flow = flows_.find(reopened.key);
+  if (flow == nullptr) return;
+  flow->count = reopened.count;
+  flow->decided = false;  // the kernel has forgotten it: what is there now is another's
+  end_flow(reopened.key, "reopened");
+}
+
+void Core::on_worker_died(std::uint32_t worker, const std::optional<FlowKey>& culprit) {
+  if (culprit) {
+    Flow& flow = flows_.at(*culprit);
+    flow.state = FlowState::guessed;
+    if (flow.name == nullptr) flow.name = flows_.intern("Unknown");
+    flow.last_ms = now_ms();
+    if (!flow.decided) fresh_.push_back(*culprit);
+  }
+  // What the dead one knew of its flows is gone: let the kernel sample them some more.
+  const std::uint8_t more = policy_->sampling.packets;
+  const std::uint8_t whole = policy_->sampling.whole;
+  const auto status =
+      dataplane_.for_each_candidate([&](const FlowKey& key, const l7m_candidate& c) {
+        if (c.ring != worker || c.sampled == 0 || (culprit && key == *culprit)) return;
+        l7m_edit edit{};
+        edit.key = key.raw;
+        edit.what = L7M_EDIT_PACKETS;
+        edit.packets = static_cast<std::uint8_t>(std::min(255, c.sampled + more));
+        edit.whole = static_cast<std::uint8_t>(std::min(255, c.sampled + whole));
+        edits_.push_back(edit);
+      });
+  if (!status.ok()) log_error("{}", status.error().message());
+  commit();
+}
+
+// --- carrying out --------------------------------------------------------------------------------
+
+void Core::commit() {
+  write_actions();
+  write_verdicts();
+  write_edits();
+  publisher_.flush(now_ms());
+  write_conntrack();
+}
+
+void Core::write_actions() {
+  const auto writes = actions_.take_writes();
+  for (const ActionTable::Write& write : writes) {
+    if (const auto status = dataplane_.write_action(write.index, write.action); !status.ok())
+      log_error("{}", status.error().message());
+  }
+  if (writes.empty()) return;
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> marks;
+  for (const auto& [mark, index] : actions_.marks()) marks.emplace_back(mark, index);
+  if (const auto status = dataplane_.set_marks(marks); !status.ok())
+    log_error("{}", status.error().message());
+}
+
+void Core::write_verdicts() {
+  if (fresh_.empty()) return;
+  std::vector<VerdictEntry> entries;
+  std::vector<FlowKey> passing;
+  const auto now = dataplane_.clock();
+  const auto jiffies = now ? static_cast<std::uint32_t>(now->jiffies) : 0;
+  const std::uint64_t ms = now_ms();
+  entries.reserve(fresh_.size());
+  for (const FlowKey& key : fresh_) {
+    Flow* flow = flows_.find(key);
+    if (flow == nullptr || flow->decided) continue;
+    // One packet, and then nothing: a scan or a flood. It does not get to fill the table.
+    if (flow->packets() == 1 && flow->state != FlowState::final && ms > flow->last_ms + 1000) {
+      passing.push_back(key);
+      continue;
+    }
+    VerdictEntry entry;
+    entry.key = key;
+    entry.verdict.last_seen = jiffies;
+    entry.verdict.action = ActionTable::index(flow->action, flow->state);
+    entry.verdict.application = flow->application;
+    entry.verdict.master = flow->master;
+    entry.verdict.state = static_cast<std::uint8_t>(flow->state);
+    entry.verdict.initiator = flow->initiator;
+    entry.verdict.flow_id = flow->id;
+    entry.verdict.flags = flow->flags;
+    entries.push_back(entry);
+    flow->decided = true;
+  }
+  fresh_.clear();
+  const auto full = dataplane_.put_verdicts(entries);
+  if (!full) {
+    log_error("{}", full.error().message());
+    for (const VerdictEntry& entry : entries) flows_.find(entry.key)->decided = false;
+    return;
+  }
+  for (const std::size_t position : *full) {
+    const FlowKey& key = entries[position].key;
+    flows_.find(key)->decided = false;
+    queue_edit(key, *flows_.find(key), L7M_EDIT_ACTION | L7M_EDIT_STATE);
+    ++counters_.table_full;
+    if (!std::exchange(full_reported_, true))
+      log_warning(
+          "the verdict table is full: new flows keep their place among the candidates; "
+          "raise limits.flows");
+  }
+  // The candidate goes only now, so that no packet fell between the two tables; what it has counted
+  // is the flow's beginning.
+  for (const VerdictEntry& entry : entries) {
+    Flow* flow = flows_.find(entry.key);
+    if (flow == nullptr || !flow->decided) continue;
+    if (const auto candidate = dataplane_.take_candidate(entry.key)) {
+      if (candidate->id == flow->candidate_id) flow->base = candidate->count;
+      flow->flags |= candidate->flags;
+      const bool promised = (candidate->flags & (L7M_FLOW_SERVICE | L7M_FLOW_HINT)) != 0;
+      if (promised) {
+        const bool same = ActionTable::id_of_index(candidate->action) == flow->action;
+        ++(same ? counters_.confirmed : counters_.corrected);
+        if (!same && (candidate->flags & L7M_FLOW_SERVICE) != 0)
+          remember_service(entry.key, *flow, flow->action != 0);
+      }
+    }
+  }
+  for (const FlowKey& key : passing) {
+    ++counters_.one_packet;
+    dataplane_.take_candidate(key);
+    end_flow(key, "idle");
+  }
+}
+
+void Core::write_edits() {
+  if (edits_.empty()) return;
+  if (const auto status = dataplane_.edit(edits_); !status.ok())
+    log_error("{}", status.error().message());
+  edits_.clear();
+}
+
+void Core::write_conntrack() {
+  if (!conntrack_ || conntrack_work_.empty()) return;
+  std::vector<ConntrackRequest> requests;
+  requests.reserve(conntrack_work_.size());
+  for (const ConntrackWork& work : conntrack_work_) requests.push_back(work.request);
+  const ConntrackOutcome outcome = conntrack_->write(requests);
+  std::deque<ConntrackWork> again;
+  for (const std::size_t index : outcome.missing) {
+    ConntrackWork& work = conntrack_work_[index];
+    if (++work.tries < kConntrackTries) again.push_back(std::move(work));
+  }
+  conntrack_work_ = std::move(again);
+  if (outcome.error && !std::exchange(conntrack_reported_, true))
+    log_warning("{}", outcome.error->message());
+}
+
+// --- time ----------------------------------------------------------------------------------------
+
+std::uint64_t Core::timeout_ms(const FlowKey& key, std::uint8_t flags) const {
+  const Timeouts& timeouts = policy_->timeouts;
+  const bool closed = (flags & L7M_FLOW_RST) != 0 ||
+                      (flags & (L7M_FLOW_FIN0 | L7M_FLOW_FIN1)) == (L7M_FLOW_FIN0 | L7M_FLOW_FIN1);
+  if (closed) return std::uint64_t{timeouts.closed} * 1000;
+  if (key.raw.protocol == IPPROTO_TCP) return std::uint64_t{timeouts.tcp} * 1000;
+  if (key.raw.protocol == IPPROTO_UDP) return std::uint64_t{timeouts.udp} * 1000;
+  return std::uint64_t{timeouts.other} * 1000;
+}
+
+void Core::tick() {
+  const std::uint64_t ms = now_ms();
+  commit();
+  if (next_schedule_ && wall_now() >= *next_schedule_) {
+    rematch();
+    next_schedule_ = matcher_->next_change(wall_now());
+  }
+  if (ms >= next_sweep_ms_) {
+    sweep();
+    const std::uint64_t cost = now_ms() - ms;
+    std::uint64_t interval = kSweepMs;
+    if (const Milliseconds wanted = publisher_.sweep_interval(); wanted > 0)
+      interval = std::clamp<std::uint64_t>(wanted, 500, kSweepMs);
+    // A big table is swept less often, so that ageing stays a small part of the work.
+    next_sweep_ms_ = ms + std::max(interval, cost * 20);
+  }
+  publisher_.tick(ms);
+}
+
+void Core::sweep() {
+  const auto now = dataplane_.clock();
+  if (!now) return;
+  const std::uint64_t ms = now_ms();
+  std::vector<FlowKey> ended;
+  std::vector<FlowKey> strays;
+  const auto status = dataplane_.for_each_verdict([&](const FlowKey& key, const l7m_verdict& v) {
+    Flow* flow = flows_.find(key);
+    if (flow == nullptr || flow->id != v.flow_id) {
+      if (flow == nullptr) strays.push_back(key);
+      return;
+    }
+    const std::uint64_t age = jiffies_.age_ms(v.last_seen, *now);
+    flow->count = v.count;
+    flow->flags |= v.flags;
+    flow->last_ms = ms > age ? ms - age : 0;
+    if (flow->entries)
+      for (const EntryId id : *flow->entries) publisher_.seen(id, flow->last_ms, ms);
+    if (age > timeout_ms(key, flow->flags)) ended.push_back(key);
+  });
+  if (!status.ok()) log_error("{}", status.error().message());
+  for (const FlowKey& key : strays) dataplane_.remove_verdict(key);
+  const std::uint64_t renew_s = policy_->first_packet.timeout / 2;
+  for (auto& [key, flow] : flows_) {
+    if (flow.decided) {
+      if (flow.action != 0 && ms / 1000 > flow.service_s + renew_s &&
+          flow.last_ms / 1000 + renew_s > ms / 1000)
+        remember_service(key, flow, true);
+      continue;
+    }
+    const auto candidate = dataplane_.candidate(key);
+    if (candidate && candidate->id == flow.candidate_id) {
+      flow.base = candidate->count;
+      const std::uint64_t age = jiffies_.age_ms(candidate->last_seen, *now);
+      flow.last_ms = ms > age ? ms - age : 0;
+      if (flow.entries)
+        for (const EntryId id : *flow.entries) publisher_.seen(id, flow.last_ms, ms);
+    }
+    if (ms > flow.last_ms + kUndecidedLifeMs) ended.push_back(key);
+  }
+  for (const FlowKey& key : ended) {
+    const Flow* flow = flows_.find(key);
+    end_flow(key, flow != nullptr && (flow->flags & L7M_FLOW_CLOSED) != 0 ? "closed" : "idle");
+  }
+  for (auto hint = hints_.begin(); hint != hints_.end();)
+    hint = hint->second.expires_ms <= ms ? hints_.erase(hint) : std::next(hint);
+}
+
+void Core::end_flow(const FlowKey& key, std::string_view reason) {
+  Flow* flow = flows_.find(key);
+  if (flow == nullptr) return;
+  if (flow->decided) {
+    // Packets since the sweep looked are counted too.
+    if (const auto v = dataplane_.verdict(key); v && v->flow_id == flow->id) flow->count = v->count;
+    dataplane_.remove_verdict(key);
+  }
+  leave_sets(*flow);
+  if (flow->action != 0 && reason != "reopened") remember_service(key, *flow, true);
+  ++counters_.flows_ended;
+  Tally& tally = ended_[actions_.effective(flow->action).class_name];
+  ++tally.flows;
+  tally.packets += flow->packets();
+  tally.bytes += flow->bytes();
+  emit("end", key, *flow, reason);
+  flows_.erase(key);
+}
+
+}  // namespace l7mark

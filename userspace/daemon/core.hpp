@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// What the main process does with answers: policy, verdicts in the kernel, sets, conntrack, events,
+// and the ageing of all of it. It owns no process and no socket but netlink's, and never sees a
+// packet.
+#pragma once
+
+#include <l7mark/types.h>
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "capture/record.hpp"
+#include "daemon/flow_table.hpp"
+#include "daemon/message.hpp"
+#include "dataplane/dataplane.hpp"
+#include "policy/actions.hpp"
+#include "policy/matcher.hpp"
+#include "policy/policy.hpp"
+#include "publish/conntrack.hpp"
+#include "publish/publisher.hpp"
+
+namespace l7mark {
+
+// Packets and bytes of flows that have ended, by class and in all.
+struct Tally {
+  std::uint64_t flows = 0;
+  std::uint64_t packets = 0;
+  std::uint64_t bytes = 0;
+};
+
+struct CoreCounters {
+  std::uint64_t flows_begun = 0;
+  std::uint64_t flows_ended = 0;
+  std::uint64_t adopted = 0;
+  std::uint64_t table_full = 0;   // answers without a place in the verdict table
+  std::uint64_t one_packet = 0;   // flows of one packet, not given a verdict
+  std::uint64_t corrected = 0;    // marked at once, and by another class in the end
+  std::uint64_t confirmed = 0;    // … and by the same
+  std::uint64_t hints_mixed = 0;  // addresses whose names promise different classes
+};
+
+class Core {
+ public:
+  // `publish_event` gets one JSON line; it is only called while `wants_events` says so.
+  struct Events {
+    std::function<bool()> wants_events;
+    std::function<void(std::string_view line)> publish_event;
+  };
+
+  Core(Dataplane& dataplane, std::shared_ptr<const Policy> policy, RecordNames names,
+       JiffiesClock clock, Events events, std::set<std::string> our_sets = {});
+
+  // Writes the policy into the kernel, makes the sets, adopts the flows that are there. After a
+  // failure nothing is left of it.
+  Status start();
+  // Lets the kernel sample, or stop to.
+  Status set_sampling(bool on);
+  // On exit: takes the sets' elements and our sets out.
+  void withdraw();
+  // Sets that this instance made, now or in the run that it continues.
+  [[nodiscard]] std::set<std::string> our_sets() const;
+
+  // Collects; commit() carries out.
+  void on_messages(std::vector<Message>&& messages);
+  void on_worker_died(std::uint32_t worker, const std::optional<FlowKey>& culprit);
+  void commit();
+  // About once a second.
+  void tick();
+
+  // All or nothing: with an error the old policy goes on.
+  Status reload(std::shared_ptr<const Policy> policy, RecordNames names);
+  void set_interfaces(const std::vector<std::pair<std::string, std::uint32_t>>& indexes);
+
+  // Fills in policy, flows, counters and publishing.
+  void status(nlohmann::ordered_json& out);
+  // One JSON line a flow; `keep` chooses by record.
+  void for_each_record(const std::function<void(const nlohmann::ordered_json&)>& call);
+
+  [[nodiscard]] const Policy& policy() const { return *policy_; }
+  [[nodiscard]] const Catalog& catalog() const { return names_.catalog; }
+
+ private:
+  void on_answer(Answer&& answer);
+  void on_hint(const DnsHint& hint);
+  void on_reopened(const Reopened& reopened);
+
+  [[nodiscard]] std::uint32_t classify(const FlowKey& key, const Flow& flow);
+  void set_class(const FlowKey& key, Flow& flow, std::uint32_t action);
+  void enter_sets(const FlowKey& key, Flow& flow);
+  void leave_sets(Flow& flow);
+  void mark_conntrack(const FlowKey& key, const Flow& flow);
+  void remember_service(const FlowKey& key, Flow& flow, bool valid);
+  void queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what);
+  void write_verdicts();
+  void write_edits();
+  void write_actions();
+  void write_conntrack();
+  void end_flow(const FlowKey& key, std::string_view reason);
+  void emit(std::string_view type, const FlowKey& key, const Flow& flow,
+            std::string_view reason = {});
+  [[nodiscard]] nlohmann::ordered_json record(const FlowKey& key, const Flow& flow) const;
+  void log_flow(const FlowKey& key, const Flow& flow) const;
+  void sweep();
+  void rematch();
+  // Makes or adopts the sets of an action, once.
+  Result<std::vector<TargetId>> make_targets(const EffectiveAction& action,
+                                             const std::string& comment);
+  Status make_class_targets(const Policy& policy);
+  const std::vector<TargetId>& targets_of(std::uint32_t action);
+  Status write_policy();
+  Status adopt();
+  [[nodiscard]] std::uint64_t timeout_ms(const FlowKey& key, std::uint8_t flags) const;
+
+  Dataplane& dataplane_;
+  std::shared_ptr<const Policy> policy_;
+  RecordNames names_;
+  JiffiesClock jiffies_;
+  Events events_;
+  std::unique_ptr<PolicyMatcher> matcher_;
+  ActionTable actions_;
+  Publisher publisher_;
+  std::optional<Conntrack> conntrack_;
+  std::map<std::uint32_t, std::vector<TargetId>> targets_;  // by action number
+  std::vector<std::pair<std::string, std::uint32_t>> interfaces_;
+  std::set<std::string> our_sets_;
+
+  FlowTable flows_;
+  std::vector<FlowKey> fresh_;  // final answers without a verdict in the kernel yet
+  std::vector<l7m_edit> edits_;
+  struct ConntrackWork {
+    ConntrackRequest request;
+    std::uint8_t tries = 0;
+  };
+  std::deque<ConntrackWork> conntrack_work_;
+  struct Hint {
+    std::uint32_t action = 0;
+    std::uint64_t expires_ms = 0;
+    bool mixed = false;
+  };
+  std::unordered_map<Address, Hint> hints_;
+
+  std::map<std::string, Tally> ended_;  // by class name, "" for none
+  CoreCounters counters_;
+  std::uint64_t next_sweep_ms_ = 0;
+  std::optional<WallTime> next_schedule_;
+  bool sampling_ = false;
+  bool full_reported_ = false;
+  bool conntrack_reported_ = false;
+};
+
+}  // namespace l7mark

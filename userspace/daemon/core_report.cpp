@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// The main process's words: events, records, status.
+#include <time.h>
+
+#include <nlohmann/json.hpp>
+
+#include "daemon/core.hpp"
+#include "util/log.hpp"
+
+namespace l7mark {
+
+namespace {
+
+std::string hex(std::uint32_t value) {
+  return fmt::format("0x{:x}", value);
+}
+
+std::string masked(const MaskedValue& value) {
+  return hex(value.value) + "/" + hex(value.mask);
+}
+
+// Seconds since 1970 of a moment on CLOCK_MONOTONIC, to the millisecond.
+double wall_seconds(std::uint64_t monotonic_ns) {
+  timespec wall{};
+  timespec monotonic{};
+  clock_gettime(CLOCK_REALTIME, &wall);
+  clock_gettime(CLOCK_MONOTONIC, &monotonic);
+  const auto ms = [](const timespec& t) {
+    return static_cast<std::int64_t>(t.tv_sec) * 1000 + t.tv_nsec / 1'000'000;
+  };
+  const std::int64_t then =
+      ms(wall) - ms(monotonic) + static_cast<std::int64_t>(monotonic_ns / 1'000'000);
+  return static_cast<double>(then) / 1000.0;
+}
+
+nlohmann::ordered_json actions_json(const PolicyClass& c) {
+  nlohmann::ordered_json out;
+  const Actions& a = c.actions;
+  if (a.mark) out["mark"] = masked(*a.mark);
+  if (a.dscp) out["dscp"] = *a.dscp;
+  if (a.priority) out["priority"] = *a.priority;
+  if (a.tc_class)
+    out["tc_class"] = fmt::format("{:x}:{:x}", *a.tc_class >> 16, *a.tc_class & 0xffff);
+  if (a.drop) out["drop"] = true;
+  if (a.log) out["log"] = true;
+  if (a.ipset) out["ipset"] = a.ipset->name;
+  if (a.nftset) out["nftset"] = a.nftset->family + " " + a.nftset->table + " " + a.nftset->name;
+  if (a.conntrack && a.conntrack->mark) out["conntrack_mark"] = masked(*a.conntrack->mark);
+  return out;
+}
+
+}  // namespace
+
+nlohmann::ordered_json Core::record(const FlowKey& key, const Flow& flow) const {
+  RecordContext context;
+  context.class_name = actions_.effective(flow.action).class_name;
+  context.count = flow.total();
+  context.sampled_packets = flow.sampled_packets;
+  context.sampled_bytes = flow.sampled_bytes;
+  nlohmann::ordered_json out = to_json(answer_of(key, flow), context, names_);
+  out["flow_id"] = flow.id;
+  out["first_seen"] = wall_seconds(flow.first_ns);
+  out["last_seen"] = wall_seconds(flow.last_ms * 1'000'000);
+  if ((flow.flags & L7M_FLOW_SERVICE) != 0) out["marked_first_by"] = "service";
+  if ((flow.flags & L7M_FLOW_HINT) != 0) out["marked_first_by"] = "dns";
+  for (const auto& [name, index] : interfaces_)
+    if (index == flow.ifindex) out["interface"] = name;
+  if (flow.vlan != 0) out["vlan"] = flow.vlan;
+  return out;
+}
+
+void Core::emit(std::string_view type, const FlowKey& key, const Flow& flow,
+                std::string_view reason) {
+  if (!events_.wants_events()) return;
+  nlohmann::ordered_json line;
+  line["type"] = type;
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  line["time"] =
+      static_cast<double>(static_cast<std::int64_t>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000) /
+      1000.0;
+  if (!reason.empty()) line["reason"] = reason;
+  if (actions_.effective(flow.action).log) line["log"] = true;
+  line.update(record(key, flow));
+  events_.publish_event(
+      line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+}
+
+void Core::log_flow(const FlowKey& key, const Flow& flow) const {
+  const FlowFacts facts = facts_of(key, flow);
+  std::string risks;
+  for (unsigned bit = 0; bit < 64; ++bit) {
+    if ((flow.risks >> bit & 1) == 0) continue;
+    if (!risks.empty()) risks += ", ";
+    risks += names_.catalog.risk_name(static_cast<std::uint16_t>(bit));
+  }
+  log_info("class {}: {} {}:{} to {}:{}, {}{}{}{}{}", actions_.effective(flow.action).class_name,
+           protocol_name(facts.protocol), facts.client.to_string(), facts.client_port,
+           facts.server.to_string(), facts.server_port,
+           flow.name != nullptr ? *flow.name : "Unknown", flow.hostname.empty() ? "" : " ",
+           flow.hostname, risks.empty() ? "" : "; ", risks);
+}
+
+void Core::for_each_record(const std::function<void(const nlohmann::ordered_json&)>& call) {
+  commit();
+  sweep();
+  for (const auto& [key, flow] : flows_) call(record(key, flow));
+}
+
+void Core::status(nlohmann::ordered_json& out) {
+  commit();
+  sweep();
+  std::map<std::string, Tally> classes = ended_;
+  std::uint64_t packets = 0, bytes = 0, undecided_packets = 0, undecided_bytes = 0;
+  std::uint64_t by_state[L7M_STATES] = {};
+  std::map<std::string, std::uint64_t> live;
+  for (const auto& [name, tally] : ended_) {
+    packets += tally.packets;
+    bytes += tally.bytes;
+  }
+  for (const auto& [key, flow] : flows_) {
+    const std::string& name = actions_.effective(flow.action).class_name;
+    Tally& tally = classes[name];
+    ++tally.flows;
+    tally.packets += flow.packets();
+    tally.bytes += flow.bytes();
+    packets += flow.packets();
+    bytes += flow.bytes();
+    ++live[name];
+    ++by_state[static_cast<std::size_t>(flow.state)];
+  }
+  std::uint64_t candidates = 0;
+  const auto walked =
+      dataplane_.for_each_candidate([&](const FlowKey& key, const l7m_candidate& c) {
+        ++candidates;
+        const Flow* flow = flows_.find(key);
+        if (flow != nullptr && !flow->decided) return;
+        undecided_packets += c.count.packets[0] + c.count.packets[1];
+        undecided_bytes += c.count.bytes[0] + c.count.bytes[1];
+      });
+  if (!walked.ok()) log_error("{}", walked.error().message());
+  packets += undecided_packets;
+  bytes += undecided_bytes;
+
+  nlohmann::ordered_json policy;
+  policy["file"] = policy_->file;
+  policy["classes"] = nlohmann::ordered_json::array();
+  for (const PolicyClass& c : policy_->classes) {
+    nlohmann::ordered_json entry;
+    entry["name"] = c.name;
+    entry["live_flows"] = live[c.name];
+    entry["flows"] = classes[c.name].flows;
+    entry["packets"] = classes[c.name].packets;
+    entry["bytes"] = classes[c.name].bytes;
+    entry.update(actions_json(c));
+    policy["classes"].push_back(std::move(entry));
+  }
+  const MarkBits bits = policy_->touched_mark_bits();
+  policy["mark_bits"] = hex(bits.packet);
+  policy["conntrack_bits"] = hex(bits.conntrack);
+  if (const StateMarks& marks = policy_->state_marks; marks.mask != 0) {
+    policy["state_marks"]["mask"] = hex(marks.mask);
+    for (std::size_t i = 0; i < marks.values.size(); ++i)
+      policy["state_marks"][std::string(to_string(static_cast<FlowState>(i)))] =
+          hex(marks.values[i]);
+  }
+  out["policy"] = std::move(policy);
+
+  const CounterValues counters = dataplane_.counters();
+  const std::uint64_t sampled = counters[L7M_COUNT_SAMPLED_PACKETS];
+  out["packets_seen"] = packets;
+  out["packets_sampled"] = sampled;
+  out["bytes_seen"] = bytes;
+  out["bytes_sampled"] = counters[L7M_COUNT_SAMPLED_BYTES];
+  out["sampled_share"] =
+      packets == 0 ? 0.0 : static_cast<double>(sampled) / static_cast<double>(packets);
+  out["flows"] = {{"live", flows_.size()},
+                  {"candidates", candidates},
+                  {"provisional", by_state[L7M_STATE_PROVISIONAL]},
+                  {"guessed", by_state[L7M_STATE_GUESSED]},
+                  {"final", by_state[L7M_STATE_FINAL]},
+                  {"begun", counters_.flows_begun},
+                  {"ended", counters_.flows_ended},
+                  {"adopted", counters_.adopted},
+                  {"one_packet", counters_.one_packet},
+                  {"table_full", counters_.table_full},
+                  {"marked_first_confirmed", counters_.confirmed},
+                  {"marked_first_corrected", counters_.corrected},
+                  {"hints_mixed", counters_.hints_mixed}};
+  nlohmann::ordered_json kernel;
+  for (std::size_t i = 0; i < counters.size(); ++i)
+    kernel[std::string(counter_name(i))] = counters[i];
+  out["counters"] = std::move(kernel);
+  const PublishCounters& published = publisher_.counters();
+  out["publish"] = {{"entries", publisher_.registry().size()},
+                    {"added", published.added},
+                    {"refreshed", published.refreshed},
+                    {"removed", published.removed},
+                    {"failed", published.failed},
+                    {"full", published.full},
+                    {"unsupported", published.unsupported},
+                    {"rewritten", published.rewritten},
+                    {"resyncs", published.resyncs}};
+}
+
+}  // namespace l7mark
