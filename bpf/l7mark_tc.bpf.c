@@ -30,6 +30,7 @@ __attribute__((minsize)) L7M_FUNCTION int l7m_parse_packet(struct __sk_buff *skb
 	struct l7m_met *met = l7m_scratch();
 	struct l7m_packet packet = {};
 	struct l7m_cursor c;
+	__u32 frame = skb->len;
 	int version = 0, result;
 
 	if (!met)
@@ -42,7 +43,13 @@ __attribute__((minsize)) L7M_FUNCTION int l7m_parse_packet(struct __sk_buff *skb
 		if (version != 4 && version != 6)
 			return L7M_PARSE_NOT_IP;
 	}
-	result = l7m_parse(&c, &packet, version, skb->len, l7m_config.parse);
+	/* A run takes a page of a packet at most; its length is told beside it. The barrier keeps the
+	 * two loads apart: the verifier refuses one load from a chosen offset of the context.
+	 */
+	asm volatile("" : "+r"(frame));
+	if (l7m_config.flags & L7M_CFG_REPLAY)
+		frame = skb->wire_len;
+	result = l7m_parse(&c, &packet, version, frame, l7m_config.parse);
 	met->packet = packet;
 	met->hook = hook;
 	met->frame = skb->len;

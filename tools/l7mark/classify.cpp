@@ -3,10 +3,12 @@
 #include <l7mark/parse.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,55 +16,152 @@
 #include "capture/record.hpp"
 #include "capture/user_path.hpp"
 #include "commands.hpp"
+#include "kernel_path.hpp"
+#include "policy/matcher.hpp"
+#include "policy/policy.hpp"
 #include "util/log.hpp"
 
 namespace l7mark {
 namespace {
 
 enum class Format { json, table };
+enum class Route { kernel, user };
 
 struct Options {
+  Route route = Route::kernel;
   Format format = Format::json;
-  std::string route = "user";
-  UserPathOptions path;
+  std::string policy;
+  std::string protocols_file;
+  std::optional<std::uint8_t> packets, whole;
+  std::optional<std::uint32_t> snaplen;
+  std::uint32_t workers = 1;
   std::vector<std::string> inside;
   std::vector<std::string> decapsulate;
   std::vector<std::string> captures;
 };
 
-void print_flows(const UserPath& path, const std::string& capture, const Options& options) {
-  const RecordNames names = RecordNames::of(path.engine());
+// What all captures of a run have in common.
+struct Setup {
+  PathOptions path;
+  RecordNames names;
+  std::optional<PolicyMatcher> matcher;  // where there is a policy
+};
+
+Result<Setup> prepare(const Options& options) {
+  Setup setup;
+  setup.path.rings = options.workers;
+  // ndpiReader opens these two always, and knows ports of TCP and UDP only.
+  setup.path.parse = L7M_PARSE_IPIP | L7M_PARSE_TWO_PORTS;
+  setup.path.engine.protocols_file = options.protocols_file;
+  if (!options.policy.empty() && options.protocols_file.empty()) {
+    auto file = load_protocols_file_setting(options.policy);
+    if (!file.ok()) return file.error();
+    setup.path.engine.protocols_file = std::move(*file);
+  }
+  const auto engine = Engine::make(setup.path.engine);
+  if (!engine.ok()) return engine.error();
+  setup.names = RecordNames::of(*engine);
+
+  std::vector<std::string> tunnels = options.decapsulate;
+  if (!options.policy.empty()) {
+    auto policy = load_policy(options.policy, setup.names.catalog);
+    if (!policy.ok()) return policy.error();
+    for (const std::string& warning : policy->warnings) log_warning("{}", warning);
+    setup.path.sampling = policy->sampling;
+    setup.path.inside = policy->inside;
+    if (policy->decapsulate.gre) tunnels.emplace_back("gre");
+    if (policy->decapsulate.gtpu) tunnels.emplace_back("gtpu");
+    if (policy->decapsulate.vxlan) tunnels.emplace_back("vxlan");
+    setup.matcher.emplace(std::make_shared<const Policy>(std::move(*policy)));
+  }
+  for (const std::string& tunnel : tunnels) {
+    if (tunnel == "gre") setup.path.parse |= L7M_PARSE_GRE;
+    if (tunnel == "gtpu") setup.path.parse |= L7M_PARSE_GTPU;
+    if (tunnel == "vxlan") setup.path.parse |= L7M_PARSE_VXLAN;
+  }
+  if (!options.inside.empty()) setup.path.inside.clear();
+  for (const std::string& text : options.inside) {
+    const auto prefix = Prefix::parse(text);
+    if (!prefix) return Error{"understand --inside", text, 0, "it is no prefix such as 10.0.0.0/8"};
+    setup.path.inside.push_back(*prefix);
+  }
+  SamplingConfig& sampling = setup.path.sampling;
+  if (options.packets) sampling.packets = *options.packets;
+  if (options.whole) sampling.whole = *options.whole;
+  if (options.snaplen) sampling.snaplen = *options.snaplen;
+  return setup;
+}
+
+// The policy's classes of a flow, as of when it was captured.
+std::string class_of(const Setup& setup, const Answer& answer) {
+  if (!setup.matcher) return {};
+  const WallTime when{std::chrono::duration_cast<WallTime::duration>(
+      std::chrono::nanoseconds(answer.last_ns))};
+  std::string out;
+  for (const std::uint16_t index : setup.matcher->match(answer.facts, answer.state, when)) {
+    if (!out.empty()) out += ',';
+    out += setup.matcher->policy().classes[index].name;
+  }
+  return out;
+}
+
+void print_flows(const CapturePath& path, const std::string& capture, const Setup& setup,
+                 Format format) {
   for (const CaptureFlow& flow : path.flows()) {
     RecordContext context;
     context.capture = capture;
+    context.class_name = class_of(setup, flow.answer);
     context.count = flow.count;
     context.sampled_packets = flow.sampled_packets;
     context.sampled_bytes = flow.sampled_bytes;
-    const std::string line = options.format == Format::json
-                                 ? to_json_line(flow.answer, context, names)
-                                 : to_table_row(flow.answer, context, names);
+    const std::string line = format == Format::json
+                                 ? to_json_line(flow.answer, context, setup.names)
+                                 : to_table_row(flow.answer, context, setup.names);
     std::printf("%s\n", line.c_str());
   }
 }
 
-Status classify_one(const std::string& file, const Options& options) {
+Result<std::unique_ptr<CapturePath>> make_path(const std::string& file, const Setup& setup,
+                                               Route route) {
+  if (route == Route::user) {
+    auto path = UserPath::make(setup.path);
+    if (!path.ok()) return path.error();
+    return std::unique_ptr<CapturePath>(std::make_unique<UserPath>(std::move(*path)));
+  }
+  // A flow takes a packet, and a packet in a file no less than this.
+  constexpr std::uintmax_t smallest = 60;
+  constexpr std::uintmax_t most = 1U << 20;
+  std::error_code ignored;
+  const std::uintmax_t size = std::filesystem::file_size(file, ignored);
+  const auto flows = static_cast<std::uint32_t>(ignored ? most : std::min(size / smallest, most));
+  auto path = KernelPath::make(setup.path, flows);
+  if (!path.ok()) return path.error();
+  return std::unique_ptr<CapturePath>(std::make_unique<KernelPath>(std::move(*path)));
+}
+
+Status classify_one(const std::string& file, const Setup& setup, const Options& options) {
   auto reader = CaptureReader::open(file);
   if (!reader.ok()) return reader.error();
-  auto path = UserPath::make(options.path);
+  auto path = make_path(file, setup, options.route);
   if (!path.ok()) return path.error();
-  while (const auto packet = reader->next()) path->packet(*packet);
-  path->finish();
-  print_flows(*path, std::filesystem::path(file).filename().string(), options);
+  while (const auto packet = reader->next()) L7MARK_TRY((*path)->packet(*packet));
+  L7MARK_TRY((*path)->finish());
+  print_flows(**path, std::filesystem::path(file).filename().string(), setup, options.format);
   if (const auto& problem = reader->problem())
     log_warning("{}; its first {} packets were classified", problem->message(), reader->packets());
   return success();
 }
 
 int run(const Options& options) {
+  const auto setup = prepare(options);
+  if (!setup.ok()) {
+    log_error("{}", setup.error().message());
+    return kExitFailure;
+  }
   int status = kExitOk;
   if (options.format == Format::table) std::printf("%s\n", table_header().c_str());
   for (const std::string& file : options.captures) {
-    if (const Status done = classify_one(file, options); !done.ok()) {
+    if (const Status done = classify_one(file, *setup, options); !done.ok()) {
       log_error("{}", done.error().message());
       status = kExitFailure;
     }
@@ -78,27 +177,26 @@ int run(const Options& options) {
 
 void register_classify(CLI::App& app, Action& chosen) {
   auto options = std::make_shared<Options>();
-  options->path.parse = L7M_PARSE_IPIP | L7M_PARSE_TWO_PORTS;
   CLI::App* command = app.add_subcommand("classify", "Classify the flows of capture files");
-  command->footer(
-      "Prints one JSON object a flow, or a table.\n"
-      "Example: l7mark classify --format table morning.pcapng");
+  command->add_option("--path", options->route,
+                      "kernel: every packet through the BPF programs, needs root;\n"
+                      "user: the same logic without privileges")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, Route>{{"kernel", Route::kernel}, {"user", Route::user}}))
+      ->default_str("kernel");
   command->add_option("--format", options->format, "json (an object a line) or table")
       ->transform(CLI::CheckedTransformer(
-          std::map<std::string, Format>{{"json", Format::json}, {"table", Format::table}}));
-  command->add_option("--path", options->route, "user: without the kernel's programs")
-      ->check(CLI::IsMember({"user"}))
-      ->capture_default_str();
-  command->add_option("--packets", options->path.packets, "Payload packets copied of a flow")
-      ->check(CLI::Range(1, 255))
-      ->capture_default_str();
-  command->add_option("--whole", options->path.whole, "Of them, how many whole")
-      ->check(CLI::Range(0, 255))
-      ->capture_default_str();
-  command->add_option("--snaplen", options->path.snaplen, "Bytes of the others")
-      ->check(CLI::Range(64, L7M_MAX_SNAPLEN))
-      ->capture_default_str();
-  command->add_option("--workers", options->path.rings,
+          std::map<std::string, Format>{{"json", Format::json}, {"table", Format::table}}))
+      ->default_str("json");
+  command->add_option("--policy", options->policy,
+                      "Show each flow's class; sampling and decapsulation as in this policy");
+  command->add_option("--packets", options->packets, "Payload packets copied of a flow (8)")
+      ->check(CLI::Range(1, 255));
+  command->add_option("--whole", options->whole, "Of them, how many whole (4)")
+      ->check(CLI::Range(0, 255));
+  command->add_option("--snaplen", options->snaplen, "Bytes of the others (128)")
+      ->check(CLI::Range(64, L7M_MAX_SNAPLEN));
+  command->add_option("--workers", options->workers,
                       "Classifiers that share the flows, as workers of the daemon do")
       ->check(CLI::Range(1, L7M_MAX_RINGS))
       ->capture_default_str();
@@ -106,7 +204,7 @@ void register_classify(CLI::App& app, Action& chosen) {
                       "Prefixes of the clients: with --workers, a client's flows stay together")
       ->delimiter(',')
       ->allow_extra_args(false);
-  command->add_option("--protocols", options->path.engine.protocols_file,
+  command->add_option("--protocols", options->protocols_file,
                       "Custom protocols, in nDPI's format");
   command->add_option("--decapsulate", options->decapsulate,
                       "Tunnels to open besides IPIP and 6in4: gre, gtpu, vxlan")
@@ -114,19 +212,12 @@ void register_classify(CLI::App& app, Action& chosen) {
       ->delimiter(',')
       ->allow_extra_args(false);
   command->add_option("captures", options->captures, "Files: pcap or pcapng")->required();
-  command->callback([options, &chosen] {
-    for (const std::string& tunnel : options->decapsulate) {
-      if (tunnel == "gre") options->path.parse |= L7M_PARSE_GRE;
-      if (tunnel == "gtpu") options->path.parse |= L7M_PARSE_GTPU;
-      if (tunnel == "vxlan") options->path.parse |= L7M_PARSE_VXLAN;
-    }
-    for (const std::string& text : options->inside) {
-      const auto prefix = Prefix::parse(text);
-      if (!prefix) throw CLI::ValidationError("--inside", text + " is no prefix such as 10.0.0.0/8");
-      options->path.inside.push_back(*prefix);
-    }
-    chosen = [options] { return run(*options); };
-  });
+  command->footer(
+      "Prints one JSON object a flow, or a table.\n\n"
+      "Examples:\n"
+      "  l7mark classify --format table morning.pcapng\n"
+      "  l7mark classify --path user --policy gateway.json *.pcap | jq -r '.ndpi + \" \" + .class'");
+  command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
 }
 
 }  // namespace l7mark

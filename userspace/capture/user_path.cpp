@@ -8,7 +8,12 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <string>
+#include <unordered_map>
 #include <utility>
+#include <vector>
+
+#include "dpi/classifier.hpp"
 
 namespace l7mark {
 namespace {
@@ -29,7 +34,7 @@ struct UserPath::State : ClassifierSink {
     bool decided = false;
   };
 
-  UserPathOptions options;
+  PathOptions options;
   l7m_settings settings{};
   std::vector<Engine> engines;
   std::vector<std::unique_ptr<Classifier>> classifiers;
@@ -43,6 +48,10 @@ struct UserPath::State : ClassifierSink {
     if (found == table.end()) return;
     Entry& entry = found->second;
     entry.decided = answer.state != FlowState::provisional;
+    if (const auto* other = options.sampling.override_for(answer.facts.application)) {
+      entry.candidate.packets = other->packets;
+      entry.candidate.whole = other->whole;
+    }
     flows[entry.flow].answer = std::move(answer);
   }
   void on_dns(DnsAnswer&& /*answer*/) override {}
@@ -86,15 +95,12 @@ UserPath::UserPath(UserPath&&) noexcept = default;
 UserPath& UserPath::operator=(UserPath&&) noexcept = default;
 UserPath::~UserPath() = default;
 
-Result<UserPath> UserPath::make(const UserPathOptions& options) {
+Result<UserPath> UserPath::make(const PathOptions& options) {
   auto state = std::make_unique<State>();
   state->options = options;
   const std::uint32_t rings = std::clamp<std::uint32_t>(options.rings, 1, L7M_MAX_RINGS);
-  state->settings.packets = options.packets;
-  state->settings.whole = options.whole;
-  state->settings.snaplen = options.snaplen;
-  state->settings.whole_snaplen = options.whole_snaplen;
-  state->settings.rings = rings;
+  state->options.rings = rings;
+  state->settings = state->options.settings();
   // A capture's flows are all kept: nothing is given up before its end.
   ClassifierOptions limits;
   limits.idle_ns = 0;
@@ -110,7 +116,7 @@ Result<UserPath> UserPath::make(const UserPathOptions& options) {
   return UserPath(std::move(state));
 }
 
-void UserPath::packet(const CapturedPacket& captured) {
+Status UserPath::packet(const CapturedPacket& captured) {
   State& state = *state_;
   l7m_packet packet{};
   const std::uint8_t* start = captured.frame.data();
@@ -120,11 +126,11 @@ void UserPath::packet(const CapturedPacket& captured) {
                 state.options.parse);
   if (parsed != L7M_PARSE_OK) {
     ++(parsed == L7M_PARSE_NOT_IP ? state.stats.not_ip : state.stats.malformed);
-    return;
+    return success();
   }
   if (packet.fragment == L7M_FRAGMENT_LATER) {
     ++state.stats.later_fragments;
-    return;
+    return success();
   }
   l7m_map_ipv4(&packet);
   FlowKey key;
@@ -151,7 +157,7 @@ void UserPath::packet(const CapturedPacket& captured) {
   const auto closing = static_cast<std::uint8_t>(l7m_closing_flags(&packet, sender) &
                                                  ~candidate.flags);
   candidate.flags |= closing;
-  if (entry.decided) return;
+  if (entry.decided) return success();
 
   std::uint16_t flags = fresh ? L7M_SAMPLE_FIRST : 0;
   if ((packet.tcp_flags & L7M_TCP_FIN) != 0) flags |= L7M_SAMPLE_FIN;
@@ -160,7 +166,7 @@ void UserPath::packet(const CapturedPacket& captured) {
   if (wanted == 0) {
     if (closing != 0)
       state.sample(captured, packet, key, entry, L7M_RECORD_NOTICE, flags, 0, sender);
-    return;
+    return success();
   }
   const auto length =
       std::min<std::uint32_t>(wanted, static_cast<std::uint32_t>(captured.frame.size()));
@@ -171,10 +177,12 @@ void UserPath::packet(const CapturedPacket& captured) {
   ++state.stats.sampled_packets;
   state.stats.sampled_bytes += length;
   state.sample(captured, packet, key, entry, L7M_RECORD_SAMPLE, flags, length, sender);
+  return success();
 }
 
-void UserPath::finish() {
+Status UserPath::finish() {
   for (const auto& classifier : state_->classifiers) classifier->finish();
+  return success();
 }
 
 const std::deque<CaptureFlow>& UserPath::flows() const {

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "dpi/classifier.hpp"
+
+#include <gtest/gtest.h>
+
+#include "packets.hpp"
+
+namespace l7mark {
+namespace {
+
+using namespace test;
+
+constexpr std::uint64_t kSecond = 1'000'000'000;
+
+class ClassifierTest : public testing::Test, public ClassifierSink {
+ protected:
+  ClassifierTest() : engine_(std::move(*Engine::make())) { restart({}); }
+
+  void on_answer(Answer&& answer) override { answers_.push_back(std::move(answer)); }
+  void on_dns(DnsAnswer&& answer) override { dns_.push_back(std::move(answer)); }
+
+  void restart(ClassifierOptions options) {
+    classifier_ = std::make_unique<Classifier>(engine_, *this, options);
+  }
+  bool take(const Sample& sample) { return classifier_->take(sample.bytes()); }
+  static FlowKey key_of(const Sample& sample) {
+    FlowKey key;
+    key.raw = sample.head.key;
+    return key;
+  }
+
+  Engine engine_;
+  std::unique_ptr<Classifier> classifier_;
+  std::vector<Answer> answers_;
+  std::vector<DnsAnswer> dns_;
+  const Endpoints ends_;
+};
+
+Bytes syn(const Endpoints& ends) {
+  return tcp(ends, L7M_TCP_SYN, 100, 0);
+}
+Bytes hello(const Endpoints& ends, std::string_view name = "us04web.zoom.us") {
+  return tcp(ends, L7M_TCP_ACK, 101, 501, client_hello(name));
+}
+
+TEST_F(ClassifierTest, FirstAnswerIsProvisionalAndTheLastIsFinal) {
+  EXPECT_TRUE(take(Sample(syn(ends_), kSecond)));
+  EXPECT_TRUE(answers_.empty());
+  EXPECT_TRUE(take(Sample(hello(ends_), 2 * kSecond)));
+  ASSERT_EQ(answers_.size(), 1U);
+  EXPECT_EQ(answers_[0].facts.client_mac[5], 0x01);
+  EXPECT_EQ(answers_[0].state, FlowState::provisional);
+  EXPECT_EQ(answers_[0].name, "TLS.Zoom");
+  Sample last(tcp(ends_.reversed(), L7M_TCP_ACK, 501, 300, Bytes(100, 0)), 3 * kSecond);
+  last.head.initiator = 1 - last.head.direction;
+  last.head.flags = L7M_SAMPLE_LAST;
+  EXPECT_TRUE(take(last));
+  ASSERT_EQ(answers_.size(), 2U);
+  const Answer& answer = answers_[1];
+  EXPECT_EQ(answer.state, FlowState::final);
+  EXPECT_EQ(answer.name, "TLS.Zoom");
+  EXPECT_EQ(answer.sampled_packets, 3U);
+  EXPECT_EQ(answer.first_ns, kSecond);
+  EXPECT_EQ(answer.last_ns, 3 * kSecond);
+  EXPECT_EQ(answer.facts.client.to_string(), ends_.source);
+  EXPECT_EQ(answer.facts.server_port, 443);
+  // What is still on its way is of no use.
+  EXPECT_TRUE(take(Sample(hello(ends_), 4 * kSecond)));
+  EXPECT_EQ(answers_.size(), 2U);
+}
+
+TEST_F(ClassifierTest, CutPacketsAreTakenAtTheirLength) {
+  Endpoints ends = ends_;
+  ends.dport = 80;
+  std::string request = "GET / HTTP/1.1\r\nHost: example.org\r\nX-Long: ";
+  request += std::string(1000, 'x') + "\r\n\r\n";
+  take(Sample(syn(ends)));
+  Sample cut(tcp(ends, L7M_TCP_ACK, 101, 501, text(request)), 2, 1, 128);
+  ASSERT_EQ(cut.head.captured, 128U);
+  take(cut);
+  classifier_->finish();
+  ASSERT_FALSE(answers_.empty());
+  EXPECT_EQ(answers_.back().name, "HTTP");
+  EXPECT_EQ(answers_.back().facts.hostname, "example.org");
+}
+
+TEST_F(ClassifierTest, WhatWasCutIsZeroWhateverCameBefore) {
+  // Nothing of this longer packet may show through in the next.
+  take(Sample(udp({"192.0.2.1", "192.0.2.2", 1000, 1001}, Bytes(1400, 'A'))));
+  Endpoints ends = ends_;
+  ends.dport = 80;
+  std::string request = "GET / HTTP/1.1\r\nHost: exam";
+  take(Sample(syn(ends)));
+  Sample cut(tcp(ends, L7M_TCP_ACK, 101, 501, text(request + std::string(1000, 'x'))), 2, 1,
+             54 + request.size());
+  take(cut);
+  classifier_->finish();
+  EXPECT_EQ(answers_.back().name, "HTTP");
+  EXPECT_EQ(answers_.back().facts.hostname.find("aaaa"), std::string::npos);
+  EXPECT_EQ(answers_.back().facts.details.http_url.find("AAAA"), std::string::npos);
+}
+
+TEST_F(ClassifierTest, AFloodOfSynsNeitherGrowsNorPushesOutOthers) {
+  ClassifierOptions options;
+  options.max_waiting = 100;
+  restart(options);
+  take(Sample(syn(ends_)));
+  take(Sample(hello(ends_)));
+  for (unsigned i = 0; i < 5000; ++i) {
+    Endpoints flood{"203.0.113." + std::to_string(i % 250), "198.51.100.9",
+                    static_cast<std::uint16_t>(1024 + i), 80};
+    take(Sample(syn(flood)));
+  }
+  EXPECT_LE(classifier_->flows(), 101U);
+  EXPECT_EQ(classifier_->stats().waiting_dropped, 4900U);
+  ASSERT_EQ(answers_.size(), 1U);
+  classifier_->finish();
+  const auto zoom = std::count_if(answers_.begin(), answers_.end(), [](const Answer& answer) {
+    return answer.name == "TLS.Zoom" && answer.state == FlowState::final;
+  });
+  EXPECT_EQ(zoom, 1);
+}
+
+TEST_F(ClassifierTest, WhenFullTheOldestGetsItsAnswer) {
+  ClassifierOptions options;
+  options.max_flows = 2;
+  restart(options);
+  for (std::uint16_t i = 0; i < 3; ++i) {
+    Endpoints ends = ends_;
+    ends.sport = static_cast<std::uint16_t>(50000 + i);
+    take(Sample(hello(ends)));
+  }
+  EXPECT_EQ(classifier_->stats().evicted, 1U);
+  ASSERT_EQ(answers_.size(), 4U);  // three provisional, one final
+  const auto final = std::find_if(answers_.begin(), answers_.end(), [](const Answer& answer) {
+    return answer.state == FlowState::final;
+  });
+  ASSERT_NE(final, answers_.end());
+  EXPECT_EQ(final->facts.client_port, 50000);
+}
+
+TEST_F(ClassifierTest, AnotherIdIsAnotherLife) {
+  take(Sample(hello(ends_), 1, 1));
+  take(Sample(hello(ends_, "www.facebook.com"), 2, 2));
+  ASSERT_EQ(answers_.size(), 3U);
+  EXPECT_EQ(answers_[1].state, FlowState::final);
+  EXPECT_EQ(answers_[1].id, 1U);
+  EXPECT_EQ(answers_[1].name, "TLS.Zoom");
+  EXPECT_EQ(answers_[2].id, 2U);
+  EXPECT_EQ(answers_[2].name, "TLS.Facebook");
+}
+
+TEST_F(ClassifierTest, AReopenedFlowIsForgotten) {
+  take(Sample(hello(ends_)));
+  Sample reopen(syn(ends_), 2, 0);
+  reopen.head.type = L7M_RECORD_REOPEN;
+  reopen.head.captured = 0;
+  reopen.frame.clear();
+  EXPECT_TRUE(take(reopen));
+  EXPECT_EQ(answers_.back().state, FlowState::final);
+  EXPECT_EQ(classifier_->flows(), 0U);
+}
+
+Sample notice(const Endpoints& ends, std::uint8_t flags) {
+  Sample out(tcp(ends, L7M_TCP_ACK, 1, 1));
+  out.head.type = L7M_RECORD_NOTICE;
+  out.head.candidate_flags = flags;
+  out.head.captured = 0;
+  out.frame.clear();
+  return out;
+}
+
+TEST_F(ClassifierTest, BothFinsOrOneResetEndAFlow) {
+  take(Sample(hello(ends_)));
+  take(notice(ends_, L7M_FLOW_FIN0));
+  EXPECT_EQ(answers_.size(), 1U);
+  take(notice(ends_, L7M_FLOW_FIN0 | L7M_FLOW_FIN1));
+  ASSERT_EQ(answers_.size(), 2U);
+  EXPECT_TRUE(answers_[1].closed);
+  EXPECT_EQ(answers_[1].state, FlowState::final);
+
+  Endpoints other = ends_;
+  other.sport = 50000;
+  take(Sample(hello(other)));
+  take(notice(other, L7M_FLOW_RST));
+  EXPECT_EQ(answers_.size(), 4U);
+}
+
+TEST_F(ClassifierTest, ARefusedConnectionWaitsForTheNext) {
+  take(Sample(syn(ends_)));
+  take(notice(ends_, L7M_FLOW_RST));
+  EXPECT_TRUE(answers_.empty());
+  Sample again(hello(ends_), 2);
+  take(again);
+  EXPECT_EQ(answers_.back().name, "TLS.Zoom");
+}
+
+TEST_F(ClassifierTest, QuietFlowsAreGivenUp) {
+  take(Sample(syn(ends_), kSecond));
+  Endpoints other = ends_;
+  other.sport = 50000;
+  take(Sample(hello(other), 8 * kSecond));
+  classifier_->idle(10 * kSecond);
+  EXPECT_EQ(answers_.size(), 1U);
+  classifier_->idle(11 * kSecond);
+  ASSERT_EQ(answers_.size(), 2U);
+  EXPECT_EQ(answers_[1].state, FlowState::guessed);
+  EXPECT_EQ(answers_[1].name, "TLS");
+  classifier_->idle(18 * kSecond);
+  ASSERT_EQ(answers_.size(), 3U);
+  EXPECT_EQ(answers_[2].state, FlowState::final);
+  EXPECT_EQ(classifier_->flows(), 0U);
+}
+
+TEST_F(ClassifierTest, AnAbandonedFlowGetsNoAnswer) {
+  const Sample sample(syn(ends_));
+  take(sample);
+  classifier_->abandon(key_of(sample));
+  classifier_->finish();
+  EXPECT_TRUE(answers_.empty());
+}
+
+TEST_F(ClassifierTest, BothResponsesOfAResolverAreSeen) {
+  Endpoints ends = ends_;
+  ends.dport = 53;
+  const Endpoints back = ends.reversed();
+  const auto from_server = [&](const Bytes& message) {
+    Sample sample(udp(back, message));
+    sample.head.initiator = 1 - sample.head.direction;
+    return sample;
+  };
+  take(Sample(udp(ends, dns_query(1, "www.zoom.us", 1))));
+  take(Sample(udp(ends, dns_query(2, "www.zoom.us", 28))));
+  take(from_server(dns_response(1, "www.zoom.us", 1, {{1, 60, {203, 0, 113, 1}}})));
+  ASSERT_FALSE(answers_.empty());
+  EXPECT_EQ(answers_.back().state, FlowState::provisional);
+  const Address six = *Address::parse("2001:db8::5");
+  take(from_server(
+      dns_response(2, "www.zoom.us", 28, {{28, 60, {six.bytes.begin(), six.bytes.end()}}})));
+  EXPECT_EQ(answers_.back().state, FlowState::final);
+  EXPECT_EQ(answers_.back().name, "DNS.Zoom");
+  ASSERT_EQ(dns_.size(), 2U);
+  EXPECT_EQ(dns_[0].name, "www.zoom.us");
+  EXPECT_EQ(dns_[0].client.to_string(), ends.source);
+  EXPECT_EQ(dns_[1].addresses.at(0).to_string(), "2001:db8::5");
+}
+
+TEST_F(ClassifierTest, ASynAckFirstTellsWhoTheServerIs) {
+  Sample sample(tcp(ends_, L7M_TCP_SYN | L7M_TCP_ACK, 1, 1));
+  sample.head.candidate_flags = L7M_FLOW_ANSWER;
+  take(sample);
+  classifier_->finish();
+  ASSERT_EQ(answers_.size(), 1U);
+  EXPECT_EQ(answers_[0].facts.server.to_string(), ends_.source);
+  EXPECT_EQ(answers_[0].facts.server_port, ends_.sport);
+}
+
+TEST_F(ClassifierTest, MidstreamIsMarked) {
+  Sample sample(tcp(ends_, L7M_TCP_ACK, 1, 1, Bytes(50, 0xee)));
+  sample.head.candidate_flags = L7M_FLOW_MIDSTREAM;
+  take(sample);
+  classifier_->finish();
+  ASSERT_FALSE(answers_.empty());
+  EXPECT_TRUE(answers_.back().facts.midstream);
+}
+
+TEST_F(ClassifierTest, RecordsThatContradictThemselvesAreRefused) {
+  const auto refused = [&](auto change) {
+    Sample sample(hello(ends_));
+    change(sample);
+    const auto before = classifier_->stats().malformed;
+    EXPECT_FALSE(take(sample));
+    EXPECT_EQ(classifier_->stats().malformed, before + 1);
+  };
+  refused([](Sample& s) { s.head.captured += 1; });
+  refused([](Sample& s) { s.head.captured = 0xffffffff; });
+  refused([](Sample& s) { s.head.direction = 2; });
+  refused([](Sample& s) { s.head.initiator = 7; });
+  refused([](Sample& s) { s.head.l3_offset = static_cast<__u16>(s.head.captured); });
+  refused([](Sample& s) { s.head.l3_offset = 0xffff; });
+  refused([](Sample& s) { s.head.l3_length = 0; });
+  refused([](Sample& s) { s.head.type = 99; });
+  EXPECT_FALSE(classifier_->take({}));
+  const auto bytes = Sample(hello(ends_)).bytes();
+  for (std::size_t length = 0; length < bytes.size(); ++length) {
+    const std::vector<std::byte> cut(bytes.begin(),
+                                     bytes.begin() + static_cast<std::ptrdiff_t>(length));
+    EXPECT_FALSE(classifier_->take(cut));
+  }
+  EXPECT_TRUE(answers_.empty());
+}
+
+TEST_F(ClassifierTest, ALengthLeftToTheHardwareIsFilledIn) {
+  // IPv4 total length 0: segmentation offload made the packet longer than 65535 or has yet to cut it.
+  Bytes packet = hello(ends_);
+  packet[2] = packet[3] = 0;
+  Sample sample(packet);
+  sample.head.l3_length = static_cast<__u32>(packet.size());
+  take(sample);
+  ASSERT_FALSE(answers_.empty());
+  EXPECT_EQ(answers_[0].name, "TLS.Zoom");
+}
+
+}  // namespace
+}  // namespace l7mark

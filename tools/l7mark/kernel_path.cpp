@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "kernel_path.hpp"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <l7mark/parse.h>
+
+#include <algorithm>
+#include <cstring>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "dataplane/dataplane.hpp"
+#include "dataplane/features.hpp"
+#include "dpi/classifier.hpp"
+
+namespace l7mark {
+namespace {
+
+// What a program run takes of a packet on every kernel: a page less its overhead. Headers and all
+// that is ever copied fit; the length on the wire goes beside it.
+constexpr std::size_t kMaxRun = 3072;
+constexpr std::uint32_t kMaxWireLength = 65536;
+
+struct RingBuffer {
+  void operator()(ring_buffer* ring) const { ring_buffer__free(ring); }
+};
+
+}  // namespace
+
+struct KernelPath::State : ClassifierSink {
+  explicit State(Dataplane&& loaded) : dataplane(std::move(loaded)) {}
+
+  Dataplane dataplane;
+  int program = -1;
+  std::vector<Engine> engines;
+  std::vector<std::unique_ptr<Classifier>> classifiers;
+  std::vector<std::pair<State*, std::size_t>> callbacks;  // stable: the rings point into it
+  std::unique_ptr<ring_buffer, RingBuffer> rings;
+  std::unordered_map<FlowKey, std::size_t> index;
+  std::deque<CaptureFlow> flows;
+  std::unordered_map<FlowKey, std::pair<std::uint64_t, std::uint64_t>> excess;
+  std::uint32_t parse = 0;
+  SamplingConfig sampling;
+  std::uint64_t time_ns = 0;  // of the packet under way
+  std::vector<std::byte> record;
+  std::optional<Error> failure;  // of a callback: the first
+
+  void on_answer(Answer&& answer) override {
+    const auto found = index.find(answer.key);
+    if (found == index.end()) return;
+    CaptureFlow& flow = flows[found->second];
+    if (answer.state != FlowState::provisional)
+      decide(flow, answer);
+    else if (const auto* other = sampling.override_for(answer.facts.application))
+      resample(answer.key, *other);
+    flow.answer = std::move(answer);
+  }
+  void on_dns(DnsAnswer&& /*answer*/) override {}
+
+  // As the daemon does it: the candidate makes way for a verdict that counts on from zero.
+  void decide(CaptureFlow& flow, const Answer& answer) {
+    VerdictEntry entry;
+    entry.key = answer.key;
+    if (const auto candidate = dataplane.take_candidate(answer.key)) {
+      add(flow.count, candidate->count);
+      entry.verdict.flags = candidate->flags;
+      entry.verdict.initiator = candidate->initiator;
+    }
+    entry.verdict.application = answer.facts.application;
+    entry.verdict.master = answer.facts.master;
+    entry.verdict.state = static_cast<std::uint8_t>(answer.state);
+    entry.verdict.flow_id = answer.id;
+    const auto rejected = dataplane.put_verdicts({&entry, 1});
+    if (!rejected.ok())
+      fail(rejected.error());
+    else if (!rejected->empty())
+      fail(Error{"keep", "a flow", 0, "the verdict map is full"});
+  }
+
+  void resample(const FlowKey& key, const SamplingOverride& wanted) {
+    l7m_edit edit{};
+    edit.key = key.raw;
+    edit.what = L7M_EDIT_PACKETS;
+    edit.packets = wanted.packets;
+    edit.whole = wanted.whole;
+    if (const Status done = dataplane.edit({&edit, 1}); !done.ok()) fail(done.error());
+  }
+
+  static void add(l7m_counters& to, const l7m_counters& more) {
+    for (int endpoint = 0; endpoint < 2; ++endpoint) {
+      to.packets[endpoint] += more.packets[endpoint];
+      to.bytes[endpoint] += more.bytes[endpoint];
+    }
+  }
+
+  void fail(const Error& error) {
+    if (!failure) failure = error;
+  }
+
+  void take(std::size_t ring, const std::byte* data, std::size_t size) {
+    record.assign(data, data + size);
+    if (size >= sizeof(l7m_sample)) {
+      l7m_sample head;
+      std::memcpy(&head, record.data(), sizeof(head));
+      // The kernel's clock says when it was replayed, not when it was captured.
+      head.time_ns = time_ns;
+      std::memcpy(record.data(), &head, sizeof(head));
+      FlowKey key;
+      key.raw = head.key;
+      const auto [place, fresh] = index.try_emplace(key, flows.size());
+      if (fresh) {
+        CaptureFlow flow;
+        flow.answer.key = key;
+        flow.answer.initiator = head.initiator;
+        flows.push_back(std::move(flow));
+      }
+      if (head.type == L7M_RECORD_SAMPLE) {
+        CaptureFlow& flow = flows[place->second];
+        ++flow.sampled_packets;
+        flow.sampled_bytes += head.captured;
+      }
+    }
+    if (!classifiers[ring]->take(record)) fail(Error{"read", "a sample", 0, "it is malformed"});
+  }
+
+  static int on_record(void* context, void* data, std::size_t size) {
+    const auto& [state, ring] = *static_cast<std::pair<State*, std::size_t>*>(context);
+    state->take(ring, static_cast<const std::byte*>(data), size);
+    return 0;
+  }
+
+  // A made-up Ethernet header is longer than what the capture had, and a run can't be told of a
+  // packet that is shorter than its bytes: what was counted too much is taken off at the end.
+  void note_excess(const CapturedPacket& captured) {
+    l7m_packet packet{};
+    const std::uint8_t* start = captured.frame.data();
+    l7m_cursor cursor{start, start + captured.frame.size(), 0, nullptr};
+    if (l7m_parse(&cursor, &packet, 0, static_cast<std::uint32_t>(captured.frame.size()), parse) !=
+            L7M_PARSE_OK ||
+        packet.fragment == L7M_FRAGMENT_LATER)
+      return;
+    l7m_map_ipv4(&packet);
+    FlowKey key;
+    const int sender = l7m_make_key(&packet, &key.raw);
+    auto& [first, second] = excess[key];
+    (sender == 0 ? first : second) += captured.frame.size() - captured.bytes;
+  }
+};
+
+KernelPath::KernelPath(std::unique_ptr<State> state) : state_(std::move(state)) {}
+KernelPath::KernelPath(KernelPath&&) noexcept = default;
+KernelPath& KernelPath::operator=(KernelPath&&) noexcept = default;
+KernelPath::~KernelPath() = default;
+
+Result<KernelPath> KernelPath::make(const PathOptions& options, std::uint32_t expected_flows) {
+  DataplaneOptions wanted;
+  // A least-recently-used map begins to evict before it is full: free places are held per CPU.
+  wanted.flows = wanted.candidates = std::clamp<std::uint32_t>(expected_flows * 2, 16384, 1U << 20);
+  wanted.services = wanted.hints = 1024;
+  wanted.rings = options.rings;
+  wanted.parse = options.parse;
+  wanted.replay = true;
+  const auto features = probe_features();
+  if (!features.ok()) return features.error();
+  L7MARK_TRY(features->check_required());
+  auto dataplane = Dataplane::open_private(wanted, *features);
+  if (!dataplane.ok()) return dataplane.error();
+  auto state = std::make_unique<State>(std::move(*dataplane));
+  state->parse = options.parse;
+  state->sampling = options.sampling;
+  state->program = state->dataplane.program_fd("l7mark_ingress");
+  if (state->program < 0) return Error{"find program", "l7mark_ingress", 0, ""};
+
+  std::vector<std::pair<Address, unsigned>> inside;
+  for (const Prefix& prefix : options.inside)
+    inside.emplace_back(prefix.address, prefix.length128());
+  L7MARK_TRY(state->dataplane.set_inside(inside));
+  L7MARK_TRY(state->dataplane.write_settings(options.settings()));
+
+  ClassifierOptions limits;
+  limits.idle_ns = 0;
+  limits.max_flows = limits.max_waiting = SIZE_MAX;
+  state->engines.reserve(options.rings);
+  state->callbacks.reserve(options.rings);
+  for (std::uint32_t ring = 0; ring < options.rings; ++ring) {
+    auto engine = Engine::make(options.engine);
+    if (!engine.ok()) return engine.error();
+    state->engines.push_back(std::move(*engine));
+    state->classifiers.push_back(
+        std::make_unique<Classifier>(state->engines.back(), *state, limits));
+    state->callbacks.emplace_back(state.get(), ring);
+    const int fd = state->dataplane.ring_fd(ring);
+    if (!state->rings) {
+      state->rings.reset(
+          ring_buffer__new(fd, State::on_record, &state->callbacks.back(), nullptr));
+      if (!state->rings) return error_from_errno("map", "ring buffer");
+    } else if (ring_buffer__add(state->rings.get(), fd, State::on_record,
+                                &state->callbacks.back()) != 0) {
+      return error_from_errno("map", "ring buffer");
+    }
+  }
+  return KernelPath(std::move(state));
+}
+
+Status KernelPath::packet(const CapturedPacket& captured) {
+  State& state = *state_;
+  state.time_ns = captured.time_ns;
+  if (captured.bytes < captured.frame.size()) state.note_excess(captured);
+  __sk_buff context{};
+  context.wire_len = std::min(
+      std::max(captured.bytes, static_cast<std::uint32_t>(captured.frame.size())), kMaxWireLength);
+  LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = captured.frame.data(),
+              .data_size_in =
+                  static_cast<__u32>(std::min<std::size_t>(captured.frame.size(), kMaxRun)),
+              .ctx_in = &context, .ctx_size_in = sizeof(context), .repeat = 1, );
+  if (bpf_prog_test_run_opts(state.program, &run) != 0)
+    return error_from_errno("run", "l7mark_ingress");
+  if (const int got = ring_buffer__consume(state.rings.get()); got < 0)
+    return Error{"read", "ring buffer", -got, ""};
+  if (state.failure) return *state.failure;
+  return success();
+}
+
+Status KernelPath::finish() {
+  State& state = *state_;
+  for (const auto& classifier : state.classifiers) classifier->finish();
+  if (state.failure) return *state.failure;
+  for (CaptureFlow& flow : state.flows) {
+    const FlowKey& key = flow.answer.key;
+    if (const auto verdict = state.dataplane.verdict(key)) State::add(flow.count, verdict->count);
+    if (const auto candidate = state.dataplane.candidate(key))
+      State::add(flow.count, candidate->count);
+    if (const auto found = state.excess.find(key); found != state.excess.end()) {
+      flow.count.bytes[0] -= found->second.first;
+      flow.count.bytes[1] -= found->second.second;
+    }
+  }
+  return success();
+}
+
+const std::deque<CaptureFlow>& KernelPath::flows() const {
+  return state_->flows;
+}
+const Engine& KernelPath::engine() const {
+  return state_->engines.front();
+}
+
+}  // namespace l7mark
