@@ -15,6 +15,7 @@ constexpr std::size_t kDeepest = 32;
 constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
 
 // Offset of the next token at or behind `at`: past white space, comments, commas and colons.
+// A comment without an end counts as a token, which no parser takes.
 std::size_t skip_to_token(std::string_view text, std::size_t at) {
   while (at < text.size()) {
     const std::string_view rest = text.substr(at);
@@ -22,7 +23,8 @@ std::size_t skip_to_token(std::string_view text, std::size_t at) {
       at = std::min(text.find_first_of("\r\n", at), text.size());
     } else if (rest.starts_with("/*")) {
       const auto end = text.find("*/", at + 2);
-      at = end == std::string_view::npos ? text.size() : end + 2;
+      if (end == std::string_view::npos) break;
+      at = end + 2;
     } else if (std::string_view(" \t\r\n,:").find(rest.front()) != std::string_view::npos) {
       ++at;
     } else {

@@ -143,19 +143,22 @@ void read_nftset(PolicyReader& reader, const JsonNode& node, PolicyClass& out) {
   out.actions.nftset = std::move(spec);
 }
 
-void check_state_bits(PolicyReader& reader, const JsonNode& node, std::uint32_t mask,
+void check_state_bits(PolicyReader& reader, const JsonNode& node, const MaskedValue& mark,
                       std::uint32_t state_mask) {
-  if ((mask & state_mask) != 0)
-    reader.fail(node, fmt::format("mask 0x{:x} overlaps the mask 0x{:x} of \"state_marks\": "
-                                  "use other bits, as in \"0x1/0x{:x}\"",
-                                  mask, state_mask, mask & ~state_mask));
+  if ((mark.mask & state_mask) == 0) return;
+  const std::uint32_t rest = mark.mask & ~state_mask;
+  const std::string remedy =
+      rest == 0 ? "use other bits"
+                : fmt::format("leave them out, as in \"0x{:x}/0x{:x}\"", mark.value & rest, rest);
+  reader.fail(node, fmt::format("mask 0x{:x} has bits of \"state_marks\", 0x{:x}: {}", mark.mask,
+                                state_mask, remedy));
 }
 
 constexpr Field<ConntrackAction> kConntrackFields[] = {
     {"mark",
      [](PolicyReader& r, const JsonNode& n, ConntrackAction& c) {
        c.mark = r.masked(n);
-       check_state_bits(r, n, c.mark->mask, r.policy().state_marks.conntrack_mask);
+       check_state_bits(r, n, *c.mark, r.policy().state_marks.conntrack_mask);
      }},
     {"label",
      [](PolicyReader& r, const JsonNode& n, ConntrackAction& c) {
@@ -236,7 +239,7 @@ constexpr Field<PolicyClass> kClassFields[] = {
     {"mark",
      [](PolicyReader& r, const JsonNode& n, PolicyClass& c) {
        c.actions.mark = r.masked(n);
-       check_state_bits(r, n, c.actions.mark->mask, r.policy().state_marks.mask);
+       check_state_bits(r, n, *c.actions.mark, r.policy().state_marks.mask);
      }},
     {"dscp", read_dscp},
     {"priority",
