@@ -33,6 +33,7 @@ enum class FeatureId : std::uint8_t {
   xdp_link,
   tcx,
   freplace,
+  shared_metadata,
   map_batch,
   map_btf,
   kernel_btf,

@@ -66,6 +66,8 @@ constexpr bpf_insn leave() {
 }
 
 constexpr std::array kPass = {move_imm(BPF_REG_0, XDP_PASS), leave()};
+constexpr std::array kAdjustMeta = {move_imm(BPF_REG_2, -8), call_helper(BPF_FUNC_xdp_adjust_meta),
+                                    move_imm(BPF_REG_0, XDP_PASS), leave()};
 
 // An empty Fd says "missing"; errno says why.
 Fd load(bpf_prog_type type, std::span<const bpf_insn> code, std::uint32_t flags = 0) {
@@ -178,9 +180,7 @@ int try_xdp_frags() {
 }
 
 int try_xdp_metadata() {
-  constexpr std::array code = {move_imm(BPF_REG_2, -8), call_helper(BPF_FUNC_xdp_adjust_meta),
-                               move_imm(BPF_REG_0, XDP_PASS), leave()};
-  return missing(load(BPF_PROG_TYPE_XDP, code));
+  return missing(load(BPF_PROG_TYPE_XDP, kAdjustMeta));
 }
 
 // Asks for driver mode on the loopback interface, which has none. A kernel that knows XDP links
@@ -255,7 +255,7 @@ int try_map_btf() {
 
 // Replaces a function of a program that is attached nowhere, as libxdp's dispatcher does. Loading
 // is not enough: some kernels take the program and refuse the replacement.
-int try_freplace() {
+int replace_function(std::span<const bpf_insn> code) {
   const ProbeTypes types = load_types();
   if (!types.object) return errno;
   constexpr std::array target_code = {call_function(1), leave(), move_imm(BPF_REG_0, XDP_PASS),
@@ -279,7 +279,7 @@ int try_freplace() {
   options.attach_prog_fd = static_cast<std::uint32_t>(target.get());
   options.attach_btf_id = types.functions[1];
   const Fd replacement(
-      bpf_prog_load(BPF_PROG_TYPE_EXT, "probe_slot", "GPL", kPass.data(), kPass.size(), &options));
+      bpf_prog_load(BPF_PROG_TYPE_EXT, "probe_slot", "GPL", code.data(), code.size(), &options));
   if (!replacement) return errno;
 
   bpf_link_create_opts link_options{};
@@ -287,6 +287,16 @@ int try_freplace() {
   link_options.target_btf_id = types.functions[1];
   const Fd link(bpf_link_create(replacement.get(), target.get(), bpf_attach_type{}, &link_options));
   return missing(link);
+}
+
+int try_freplace() {
+  return replace_function(kPass);
+}
+
+// 6.14 and stable kernels after it refuse a replacement that moves the packet's data unless the
+// original does too, which the dispatcher of libxdp 1.3 does not.
+int try_shared_metadata() {
+  return replace_function(kAdjustMeta);
 }
 
 int try_map_batch() {
@@ -362,6 +372,7 @@ constexpr std::array<Attempt, kFeatureCount> kAttempts = {{
     {FeatureId::xdp_link, try_xdp_link},
     {FeatureId::tcx, try_tcx},
     {FeatureId::freplace, try_freplace},
+    {FeatureId::shared_metadata, try_shared_metadata},
     {FeatureId::map_batch, try_map_batch},
     {FeatureId::map_btf, try_map_btf},
     {FeatureId::kernel_btf, try_kernel_btf},

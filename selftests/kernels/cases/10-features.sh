@@ -17,6 +17,8 @@ equal "kernel" "$(jq -r .kernel <<<"$features")" "$(uname -r)"
 equal "usable" "$(jq -r .usable <<<"$features")" true
 count=0
 while read -r name since present path; do
+	# 6.14 took it away again, and stable kernels after it; the dispatcher's case takes either way.
+	[[ $name == shared_metadata ]] && continue
 	expected=false
 	if at_least_version "$since"; then expected=true; fi
 	equal "$name (since $since)" "$present" "$expected"
