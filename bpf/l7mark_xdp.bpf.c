@@ -112,8 +112,8 @@ int l7mark_xdp(struct xdp_md *ctx)
 
 /*
  * For libxdp's dispatcher where the kernel refuses to replace a function by one that moves the
- * packet's data and the dispatcher of libxdp 1.3 does not: 6.14, and stable kernels after it. TC looks
- * the flow up again.
+ * packet's data and the dispatcher of libxdp 1.3 does not: 6.14, and stable kernels after it. TC
+ * looks the flow up again.
  */
 SEC("xdp")
 int l7mark_xdp_only(struct xdp_md *ctx)
