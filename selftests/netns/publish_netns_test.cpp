@@ -872,6 +872,38 @@ TEST_F(PublisherNetns, ASetThatTheUserMadeInPlaceOfOursIsLeft) {
   EXPECT_THAT(list.text, Not(HasSubstr("tcp:443")));
 }
 
+TEST_F(PublisherNetns, SetsThatRulesUseAreEmptiedAndNamed) {
+  IpsetTarget ipset;
+  ipset.spec.name = "ZOOM";
+  ipset.spec.timeout = 600;
+  NftTarget nft;
+  nft.spec.table = "fw";
+  nft.spec.set = "zoom";
+  nft.spec.timeout = 600;
+  nft.spec.create_table = true;
+  const auto to_ipset = publisher_.add_target(ipset);
+  const auto to_nft = publisher_.add_target(nft);
+  ASSERT_TRUE(to_ipset.ok() && to_nft.ok());
+  for (const TargetId target : {*to_ipset, *to_nft})
+    ASSERT_NE(publisher_.on_flow(target, flow(kClient4, kServer4, 443, IPPROTO_TCP), now_),
+              kNoEntry);
+  publisher_.tick(now_);
+  const Output rule = run("iptables -A OUTPUT -m set --match-set ZOOM dst,dst,src -j ACCEPT");
+  if (rule.status != 0) GTEST_SKIP() << "iptables cannot match sets: " << rule.text;
+  ASSERT_EQ(run("nft add chain inet fw c && nft add rule inet fw c ip daddr . meta l4proto . th "
+                "dport . ip saddr  accept")
+                .status,
+            0);
+  const Status status = publisher_.withdraw();
+  ASSERT_FALSE(status.ok());
+  EXPECT_THAT(status.error().message(), HasSubstr("cannot destroy ipset ZOOM"));
+  EXPECT_THAT(text_of("ipset list ZOOM"), Not(HasSubstr("tcp:443")));
+  EXPECT_NE(run("ipset list ZOOM6").status, 0);
+  const std::string table = text_of("nft list table inet fw");
+  EXPECT_THAT(table, HasSubstr("@zoom accept"));
+  EXPECT_THAT(table, Not(HasSubstr("198.51.100.7")));
+}
+
 TEST_F(PublisherNetns, TheUsersElementsOutliveUs) {
   ASSERT_EQ(run("ipset create ZOOM hash:ip,port,ip timeout 60 && "
                 "ipset add ZOOM 203.0.113.1,tcp:22,192.0.2.9 timeout 0")

@@ -132,7 +132,7 @@ TEST(IpsetMessage, SkbInfoAndComment) {
   EXPECT_EQ(data.attributes[IPSET_ATTR_SKBMARK], hex({0, 0, 0, 0x85, 0, 0, 0, 0xff}));
   EXPECT_EQ(data.attributes[IPSET_ATTR_SKBPRIO], hex({0, 1, 0, 0x10}));
   EXPECT_EQ(data.attributes[IPSET_ATTR_SKBQUEUE], hex({0, 3}));
-  EXPECT_EQ(data.attributes[IPSET_ATTR_COMMENT], Bytes("l7mark zoom", 12));
+  EXPECT_EQ(data.attributes[IPSET_ATTR_COMMENT], Bytes("l7mark zoom") + Bytes(1, '\0'));
   EXPECT_FALSE(data.attributes.contains(IPSET_ATTR_TIMEOUT)) << "the set has no timeouts";
 }
 

@@ -128,7 +128,7 @@ void parse_transport(const nlattr* attribute, ConntrackTuple& out) {
     const std::uint8_t byte = length == 1 ? mnl_attr_get_u8(inner) : std::uint8_t{0};
     const std::uint16_t pair = length == 2 ? ntohs(mnl_attr_get_u16(inner)) : std::uint16_t{0};
     const auto icmp = [&]() -> ConntrackTuple::Icmp& {
-      if (!out.icmp) out.icmp.emplace();
+      if (!out.icmp) out.icmp = ConntrackTuple::Icmp{};
       return *out.icmp;
     };
     switch (mnl_attr_get_type(inner)) {

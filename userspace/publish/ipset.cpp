@@ -324,9 +324,9 @@ WriteOutcome Ipset::write(std::uint8_t command, const IpsetSpec& spec,
         if (trouble == WriteTrouble::other) trouble = WriteTrouble::element;
         out.fail(chosen[refused], trouble, cause);
         const Range rest{refused + 1, range.end, 0};
-        if (trouble == WriteTrouble::full && ++refusals >= kFullRefusals)
-          give_up(rest, trouble, cause);
-        else if (trouble != WriteTrouble::element && trouble != WriteTrouble::full)
+        const bool worth_trying = trouble == WriteTrouble::element ||
+                                  (trouble == WriteTrouble::full && ++refusals < kFullRefusals);
+        if (!worth_trying)
           give_up(rest, trouble, cause);
         else if (rest.begin < rest.end)
           todo.push_back(rest);

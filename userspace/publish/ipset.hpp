@@ -107,6 +107,8 @@ class Ipset {
   // Likewise; also if a rule still refers to it (EBUSY).
   Status destroy(const std::string& name);
   [[nodiscard]] bool created(const std::string& name) const { return created_.contains(name); }
+  // The set of this name may be someone else's by now; ipset has no number that would tell.
+  void disown(const std::string& name) { created_.erase(name); }
 
   [[nodiscard]] NetlinkSocket& socket() { return socket_; }
 

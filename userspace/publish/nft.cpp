@@ -384,6 +384,13 @@ Result<bool> Nft::contains(const NftSpec& spec, const SetEntry& entry) {
 Status Nft::flush(const NftSpec& spec) {
   if (!created(spec))
     return Error{"empty", "nft set " + spec.full_name(), EPERM, "l7mark did not create it"};
+  // It goes by name only: so make sure of whose it is.
+  const auto found = header(spec);
+  if (!found.ok()) return found.error();
+  if (!found->has_value()) return success();
+  const auto ensured = ensure(spec);
+  if (!ensured.ok()) return ensured.error();
+  if (*ensured != Ensured::created) return success();
   NetlinkBatch batch(kSmall);
   const std::uint32_t sequence = socket_.reserve_sequence(3);
   message::begin(batch, sequence, std::nullopt);
@@ -418,7 +425,7 @@ Status Nft::destroy_set(const NftSpec& spec) {
     message::begin(batch, sequence, *now);
     message::delete_set(batch, sequence + 1, spec, mine->second.set);
     message::end(batch, sequence + 2);
-    const Status status = transact_one(batch, "destroy", spec.full_name());
+    Status status = transact_one(batch, "destroy", spec.full_name());
     if (!status.ok() && status.error().code != ENOENT) return status;
   }
   created_.erase(mine);

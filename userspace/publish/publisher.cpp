@@ -293,6 +293,7 @@ void Publisher::check(Milliseconds now) {
       const auto sample = registry_.sample(target, ipv6, kSample, now);
       const auto intact = slot.sink->intact(written, sample);
       if (intact.ok() ? !*intact : intact.error().code == ENOENT) {
+        slot.sink->disown();
         cure(target, ipv6, now);
       } else if (!intact.ok() && !slot.reported) {
         log_warning("{}", intact.error().message());

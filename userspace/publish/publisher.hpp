@@ -36,6 +36,9 @@ class EntrySink {
   // adopted or a `shared` one (another target has it too) only `entries` are deleted.
   virtual Status withdraw(std::span<const SetEntry> entries, bool shared) = 0;
   [[nodiscard]] virtual bool created() const = 0;
+  // Elements have vanished: where that cannot be told from a set that someone else made anew, the
+  // set is not ours any more, so that withdraw() leaves it.
+  virtual void disown() {}
 };
 
 // What a target's sets can tell apart.

@@ -20,6 +20,7 @@ class IpsetSink final : public EntrySink {
 
   [[nodiscard]] std::string name() const override { return "ipset " + spec_.name; }
   [[nodiscard]] bool created() const override { return ipset_.created(spec_.name); }
+  void disown() override { ipset_.disown(spec_.name); }
   Result<Ensured> ensure() override { return ipset_.ensure(spec_); }
   WriteOutcome add(std::span<const SetEntry> entries) override {
     return ipset_.add(spec_, entries, extras_);
@@ -39,7 +40,7 @@ class IpsetSink final : public EntrySink {
 
   Status withdraw(std::span<const SetEntry> entries, bool shared) override {
     if (shared || !created()) return status_of(remove(entries));
-    const Status status = ipset_.destroy(spec_.name);
+    Status status = ipset_.destroy(spec_.name);
     if (!status.ok() && status.error().code == EBUSY) L7MARK_TRY(ipset_.flush(spec_.name));
     return status;
   }
@@ -78,7 +79,7 @@ class NftSink final : public EntrySink {
 
   Status withdraw(std::span<const SetEntry> entries, bool shared) override {
     if (shared || !created()) return status_of(remove(entries));
-    const Status status = nft_.destroy(spec_);
+    Status status = nft_.destroy(spec_);
     if (!status.ok() && status.error().code == EBUSY) L7MARK_TRY(nft_.flush(spec_));
     return status;
   }
