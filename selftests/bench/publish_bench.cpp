@@ -194,8 +194,7 @@ struct Bench {
     return success();
   }
 
-  // One datagram each makes the entries that are to be marked.
-  Result<std::vector<ConntrackRequest>> make_connections() const {
+  Status prepare_tracking() const {
     L7MARK_TRY(run({"ip", "link", "set", "lo", "up"}));
     L7MARK_TRY(run({"ip", "addr", "add", "192.0.2.10/32", "dev", "lo"}));
     L7MARK_TRY(run({"ip", "route", "add", "local", "198.18.0.0/15", "dev", "lo"}));
@@ -205,6 +204,11 @@ struct Bench {
           "add chain inet l7mark_track out { type filter hook output priority 0; }",
           "add rule inet l7mark_track out ct state established counter"})
       L7MARK_TRY(run({"nft", rule}));
+    return success();
+  }
+
+  // One datagram each makes the entries that are to be marked, for 30 seconds.
+  Result<std::vector<ConntrackRequest>> make_connections() const {
     const Fd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     sockaddr_in from{};
     from.sin_family = AF_INET;
@@ -256,11 +260,12 @@ struct Bench {
       }
       nft_file << "}\n";
     }
-    auto connections = make_connections();
-    if (!connections.ok()) return connections.error();
+    L7MARK_TRY(prepare_tracking());
     for (unsigned round = 0; round < options.rounds; ++round) {
       L7MARK_TRY(ipset_round(restore->path()));
       L7MARK_TRY(nft_round(script->path()));
+      auto connections = make_connections();
+      if (!connections.ok()) return connections.error();
       L7MARK_TRY(conntrack_round(*connections, round + 1));
     }
 

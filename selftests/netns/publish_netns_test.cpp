@@ -891,7 +891,7 @@ TEST_F(PublisherNetns, SetsThatRulesUseAreEmptiedAndNamed) {
   const Output rule = run("iptables -A OUTPUT -m set --match-set ZOOM dst,dst,src -j ACCEPT");
   if (rule.status != 0) GTEST_SKIP() << "iptables cannot match sets: " << rule.text;
   ASSERT_EQ(run("nft add chain inet fw c && nft add rule inet fw c ip daddr . meta l4proto . th "
-                "dport . ip saddr  accept")
+                "dport . ip saddr @zoom accept")
                 .status,
             0);
   const Status status = publisher_.withdraw();
