@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "dataplane/attach.hpp"
+
+#include <net/if.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <set>
+#include <system_error>
+
+#include "dataplane/attach_state.hpp"
+#include "dataplane/hook_pins.hpp"
+#include "dataplane/tc_hook.hpp"
+#include "dataplane/transaction.hpp"
+#include "dataplane/xdp_hook.hpp"
+#include "util/log.hpp"
+
+namespace l7mark {
+
+namespace {
+
+// The interface now, and where its programs were put: it may have been renamed or made anew since.
+std::vector<unsigned> indexes_of(const std::string& name, const AttachRecords& records) {
+  std::set<unsigned> indexes;
+  if (const auto record = records.find(name); record != records.end())
+    indexes.insert(record->second.ifindex);
+  indexes.insert(if_nametoindex(name.c_str()));
+  indexes.erase(0);
+  return {indexes.begin(), indexes.end()};
+}
+
+Status make_pin_directory(const std::string& pins, Transaction& transaction) {
+  std::error_code error;
+  const bool made = std::filesystem::create_directories(pins, error);
+  if (error) return attach_error("make directory", pins, error.value());
+  if (made) transaction.on_failure([pins] { ::rmdir(pins.c_str()); });
+  return success();
+}
+
+// What one attach() works on.
+struct Job {
+  const InterfaceConfig& config;
+  const InterfaceFacts& facts;
+  const ProgramSet& programs;
+  const XdpFactory& make_xdp;
+  const Features& features;
+  std::string pins;
+};
+
+Status put_at_xdp(const Job& job, AttachMode mode, Transaction& transaction, Attachment& out) {
+  if (mode == AttachMode::native && job.facts.hardware)
+    log_info("{}: some drivers lose the link for seconds while native XDP is attached",
+             job.facts.name);
+  const auto way = put_xdp({job.facts.name, job.facts.ifindex, mode, job.pins}, job.make_xdp,
+                           job.features, transaction);
+  if (!way) return way.error();
+  out.mode = mode;
+  out.xdp = *way;
+  return success();
+}
+
+// Native XDP or nothing: a refusal leaves `out` at TC.
+void try_native(const Job& job, Transaction& transaction, Attachment& out) {
+  Transaction attempt;
+  if (const Status put = put_at_xdp(job, AttachMode::native, attempt, out); !put.ok()) {
+    log_info("{}: falling back to TC: {}", job.facts.name, put.error().message());
+    return;
+  }
+  transaction.absorb(attempt);
+}
+
+Status choose_and_put_xdp(const Job& job, Transaction& transaction, Attachment& out) {
+  const std::string& name = job.facts.name;
+  const AttachMode wanted = job.config.mode;
+  if (wanted == AttachMode::tc) return success();
+  if (!job.facts.link_layer) {
+    if (wanted == AttachMode::automatic) return success();
+    return Error{
+        "attach XDP to", name, 0,
+        "packets have no link-layer header there (" + job.facts.driver + "); use mode tc or auto"};
+  }
+  if (wanted == AttachMode::automatic) {
+    if (job.facts.hardware)
+      try_native(job, transaction, out);
+    else
+      log_info("{}: taking TC, XDP costs more than it gains on an interface of kind {}", name,
+               job.facts.driver.empty() ? "loopback" : job.facts.driver);
+    return success();
+  }
+  return put_at_xdp(job, wanted, transaction, out);
+}
+
+Status put_at_tc(const Job& job, const Attachment* before, Transaction& transaction,
+                 Attachment& out) {
+  const bool l2 = job.facts.link_layer;
+  const bool tcx = job.features.has(FeatureId::tcx);
+  int ingress = l2 ? job.programs.ingress : job.programs.ingress_l3;
+  if (out.mode != AttachMode::tc) ingress = job.programs.after_xdp;
+  const int egress = l2 ? job.programs.egress : job.programs.egress_l3;
+
+  out.tc = tcx ? "tcx" : "clsact";
+  const bool same_interface = before != nullptr && before->ifindex == job.facts.ifindex;
+  out.made_clsact = same_interface && before->made_clsact;
+  if (!tcx) {
+    const auto made = ensure_clsact(job.facts.name, job.facts.ifindex, transaction);
+    if (!made) return made.error();
+    out.made_clsact = out.made_clsact || *made;
+  }
+  const auto put = [&](TcDirection direction, int program) {
+    const TcPlace place{job.facts.name, job.facts.ifindex, direction, job.pins};
+    return tcx ? put_tcx(place, program, transaction) : put_clsact(place, program, transaction);
+  };
+  L7MARK_TRY(put(TcDirection::ingress, ingress));
+  return put(TcDirection::egress, egress);
+}
+
+std::string describe(const Attachment& attachment) {
+  std::string text;
+  if (attachment.mode != AttachMode::tc)
+    text = std::string(attach_mode_name(attachment.mode)) + " XDP (" + attachment.xdp + ") and ";
+  text += "TC (" + attachment.tc + ")";
+  if (!attachment.link_layer) text += ", without link-layer header";
+  return text;
+}
+
+}  // namespace
+
+AttachPaths attach_paths(const PinPaths& pins) {
+  return {pins.links(), "/run/l7mark/" + pins.instance + ".attach.json"};
+}
+
+std::string_view attach_mode_name(AttachMode mode) {
+  switch (mode) {
+    case AttachMode::automatic:
+      return "auto";
+    case AttachMode::native:
+      return "native";
+    case AttachMode::generic:
+      return "generic";
+    case AttachMode::tc:
+      return "tc";
+  }
+  return "tc";
+}
+
+Result<Attachment> attach(const InterfaceConfig& config, const InterfaceFacts& facts,
+                          const ProgramSet& programs, const XdpFactory& make_xdp,
+                          const Features& features, const AttachPaths& paths) {
+  route_library_logs();
+  AttachRecords records = read_records(paths.state);
+  const auto record = records.find(facts.name);
+  const Attachment* before = record != records.end() ? &record->second : nullptr;
+  const Job job{config,   facts,    programs,
+                make_xdp, features, interface_pins(paths.links, facts.name)};
+
+  Attachment out;
+  out.name = facts.name;
+  out.ifindex = facts.ifindex;
+  out.requested = config.mode;
+  out.link_layer = facts.link_layer;
+
+  Transaction transaction;
+  L7MARK_TRY(make_pin_directory(job.pins, transaction));
+  L7MARK_TRY(choose_and_put_xdp(job, transaction, out));
+  L7MARK_TRY(put_at_tc(job, before, transaction, out));
+  // By TCX, a clsact that was made for our filters has no use any more.
+  const bool drop_clsact = out.tc == "tcx" && out.made_clsact;
+  if (drop_clsact) out.made_clsact = false;
+  records.insert_or_assign(facts.name, out);
+  L7MARK_TRY(write_records(paths.state, records));
+  transaction.commit();
+
+  if (out.mode == AttachMode::tc) {
+    // Too late to fail: the pin stays, and the next attach() or detach() tries again.
+    const Status taken = take_off_xdp(job.pins, indexes_of(facts.name, records));
+    if (!taken.ok()) log_warning("{}", taken.error().message());
+  }
+  if (drop_clsact) remove_empty_clsact(facts.ifindex);
+  log_info("{}: attached by {}", facts.name, describe(out));
+  out.present = true;
+  return out;
+}
+
+Status detach(const std::string& name, const AttachPaths& paths) {
+  route_library_logs();
+  AttachRecords records = read_records(paths.state);
+  const std::string pins = interface_pins(paths.links, name);
+  const auto indexes = indexes_of(name, records);
+  const bool pinned = exists(pins);
+  if (!pinned && errno != ENOENT) return attach_error("read", pins, errno);
+  if (pinned) {
+    L7MARK_TRY(take_off_xdp(pins, indexes));
+    L7MARK_TRY(take_off_tc(pins, indexes));
+    if (::rmdir(pins.c_str()) != 0) return error_from_errno("remove", pins);
+  }
+  const auto record = records.find(name);
+  if (record == records.end()) {
+    if (pinned) log_info("{}: detached", name);
+    return success();
+  }
+  if (record->second.made_clsact) remove_empty_clsact(record->second.ifindex);
+  records.erase(record);
+  log_info("{}: detached", name);
+  return write_records(paths.state, records);
+}
+
+std::vector<Attachment> list_attachments(const AttachPaths& paths) {
+  route_library_logs();
+  AttachRecords records = read_records(paths.state);
+  for (const std::string& directory : list_directory(paths.links)) {
+    const std::string name = interface_of_pins(directory);
+    records.try_emplace(name, Attachment{}).first->second.name = name;
+  }
+  std::vector<Attachment> out;
+  for (auto& [name, attachment] : records) {
+    const std::string pins = interface_pins(paths.links, name);
+    const auto indexes = indexes_of(name, records);
+    const TcFound ingress = find_tc(pins, TcDirection::ingress, indexes);
+    const TcFound egress = find_tc(pins, TcDirection::egress, indexes);
+    const XdpFound xdp = find_xdp(pins, indexes);
+    attachment.tc = ingress.way;
+    attachment.xdp = xdp.way;
+    attachment.mode = xdp.pinned ? xdp.mode : AttachMode::tc;
+    if (attachment.ifindex == 0) attachment.ifindex = ingress.ifindex;
+    // "l7mark_egress_l3", as far as the kernel keeps names.
+    if (!egress.program.empty())
+      attachment.link_layer = !egress.program.starts_with("l7mark_egress_");
+    attachment.present = ingress.ifindex != 0 && egress.ifindex == ingress.ifindex &&
+                         (!xdp.pinned || xdp.ifindex == ingress.ifindex);
+    out.push_back(std::move(attachment));
+  }
+  return out;
+}
+
+}  // namespace l7mark

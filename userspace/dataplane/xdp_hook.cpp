@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "dataplane/xdp_hook.hpp"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <linux/if_link.h>
+#include <unistd.h>
+#include <xdp/libxdp.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <utility>
+
+#include "dataplane/hook_pins.hpp"
+#include "util/fd.hpp"
+#include "util/log.hpp"
+
+namespace l7mark {
+
+namespace {
+
+constexpr const char* kProgram = "l7mark_xdp";
+// Where libxdp pins what is below its dispatchers, one directory each.
+constexpr const char* kDispatchers = "/sys/fs/bpf/xdp";
+
+using Object = std::unique_ptr<bpf_object, decltype(&bpf_object__close)>;
+using Program = std::unique_ptr<xdp_program, decltype(&xdp_program__close)>;
+using Multiprog = std::unique_ptr<xdp_multiprog, decltype(&xdp_multiprog__close)>;
+
+std::string pin_of(const std::string& pins) {
+  return pins + "/xdp-program";
+}
+
+const char* mode_word(AttachMode mode) {
+  return mode == AttachMode::native ? "native" : "generic";
+}
+xdp_attach_mode to_libxdp(AttachMode mode) {
+  return mode == AttachMode::native ? XDP_MODE_NATIVE : XDP_MODE_SKB;
+}
+std::uint32_t to_flags(AttachMode mode) {
+  return mode == AttachMode::native ? XDP_FLAGS_DRV_MODE : XDP_FLAGS_SKB_MODE;
+}
+
+// What is on an interface.
+struct Present {
+  bool any = false;
+  bool single = false;  // no dispatcher, or none that can be read
+  AttachMode mode = AttachMode::native;
+  ProgramFacts main;                    // the dispatcher, or the program itself
+  std::vector<std::uint32_t> programs;  // ids of those below the dispatcher
+
+  [[nodiscard]] bool holds(const std::vector<std::uint32_t>& ids) const {
+    const auto listed = [&](std::uint32_t id) {
+      return std::find(ids.begin(), ids.end(), id) != ids.end();
+    };
+    return any &&
+           (single ? listed(main.id) : std::any_of(programs.begin(), programs.end(), listed));
+  }
+};
+
+Present look_at(unsigned ifindex) {
+  Present out;
+  xdp_multiprog* raw = xdp_multiprog__get_from_ifindex(static_cast<int>(ifindex));
+  if (raw == nullptr || libxdp_get_error(raw) != 0) return out;
+  const Multiprog multiprog(raw, xdp_multiprog__close);
+  const xdp_program* main = xdp_multiprog__main_prog(raw);
+  if (main == nullptr) return out;  // offloaded to the card only: not in our way
+  out.any = true;
+  out.single = xdp_multiprog__is_legacy(raw);
+  out.mode =
+      xdp_multiprog__attach_mode(raw) == XDP_MODE_SKB ? AttachMode::generic : AttachMode::native;
+  out.main = {xdp_program__id(main), xdp_program__name(main)};
+  const xdp_program* program = nullptr;
+  while (!out.single && (program = xdp_multiprog__next_prog(program, raw)) != nullptr)
+    out.programs.push_back(xdp_program__id(program));
+  return out;
+}
+
+// `old_fd` < 0: only where nothing is; else only in the place of that program. `fd` < 0: takes off.
+int set_single(unsigned ifindex, int fd, int old_fd, AttachMode mode) {
+  bpf_xdp_attach_opts options{};
+  options.sz = sizeof(options);
+  std::uint32_t flags = to_flags(mode);
+  if (old_fd >= 0) {
+    options.old_prog_fd = old_fd;
+    flags |= XDP_FLAGS_REPLACE;
+  } else {
+    flags |= XDP_FLAGS_UPDATE_IF_NOEXIST;
+  }
+  return bpf_xdp_attach(static_cast<int>(ifindex), fd, flags, &options);
+}
+
+int take_off_dispatcher(unsigned ifindex, int fd, AttachMode mode) {
+  const Program program(xdp_program__from_fd(fd), xdp_program__close);
+  if (const long code = libxdp_get_error(program.get()); code != 0) return static_cast<int>(code);
+  return xdp_program__detach(program.get(), static_cast<int>(ifindex), to_libxdp(mode), 0);
+}
+
+// Takes one program off if it is there; whatever else is there stays.
+int take_off(unsigned ifindex, int fd) {
+  const std::uint32_t id = program_facts(fd).id;
+  const Present present = look_at(ifindex);
+  if (id == 0 || !present.holds({id})) return 0;
+  return present.single ? set_single(ifindex, -1, fd, present.mode)
+                        : take_off_dispatcher(ifindex, fd, present.mode);
+}
+
+Status take_off_ours(unsigned ifindex, int fd) {
+  if (const int code = take_off(ifindex, fd); code != 0)
+    return attach_error("take our XDP program off interface", std::to_string(ifindex),
+                        std::abs(code));
+  return success();
+}
+
+void take_off_or_warn(unsigned ifindex, int fd) {
+  if (const Status taken = take_off_ours(ifindex, fd); !taken.ok())
+    log_warning("{}", taken.error().message());
+}
+
+// The kernel drops a dispatcher with its interface, but libxdp's pins go on holding what was below
+// it. Only directories that hold our program are taken out.
+void clean_dispatchers(const std::vector<std::uint32_t>& ids) {
+  const std::string root = kDispatchers;
+  for (const std::string& directory : list_directory(root)) {
+    const std::string path = root + "/" + directory;
+    const auto files = list_directory(path);
+    const bool ours = std::any_of(files.begin(), files.end(), [&](const std::string& file) {
+      if (!file.ends_with("-prog")) return false;
+      const Fd program(bpf_obj_get((path + "/" + file).c_str()));
+      const auto id = program_facts(program.get()).id;
+      return std::find(ids.begin(), ids.end(), id) != ids.end();
+    });
+    if (!ours) continue;
+    for (const std::string& file : files) unpin(path + "/" + file);
+    ::rmdir(path.c_str());
+  }
+}
+
+Error refused(const XdpPlace& place, int code) {
+  std::string detail;
+  if (code == EOPNOTSUPP || code == EINVAL || code == ERANGE || code == E2BIG || code == ENOSPC)
+    detail = place.mode == AttachMode::native
+                 ? "its driver has no native XDP, or not with its MTU, queues and offloads; use "
+                   "mode generic or tc"
+                 : "use mode tc";
+  else if (code == EBUSY || code == EEXIST)
+    detail = "another XDP program is there; take it off, or use mode tc";
+  return attach_error(std::string("attach ") + mode_word(place.mode) + " XDP to", place.name, code,
+                      std::move(detail));
+}
+
+Error in_the_way(const XdpPlace& place, const Present& present) {
+  return Error{std::string("attach ") + mode_word(place.mode) + " XDP to", place.name, EBUSY,
+               std::string("the ") + mode_word(present.mode) + " XDP program " + present.main.name +
+                   " (id " + std::to_string(present.main.id) +
+                   ") is there and can't be shared with; take it off, or use mode tc"};
+}
+
+Error load_error(const XdpPlace& place, int code) {
+  return attach_error("load the XDP program for", place.name, code,
+                      "--log-level debug shows the kernel's words");
+}
+
+struct Loaded {
+  SharedFd fd;
+  std::string way;
+};
+
+Result<Loaded> put_single(const XdpPlace& place, Object object, int old_fd) {
+  if (const int code = bpf_object__load(object.get()); code != 0)
+    return load_error(place, std::abs(code));
+  const bpf_program* program = bpf_object__find_program_by_name(object.get(), kProgram);
+  if (program == nullptr) return load_error(place, ENOENT);
+  const SharedFd fd = share(::dup(bpf_program__fd(program)));
+  if (const int code = set_single(place.ifindex, fd->get(), old_fd, place.mode); code != 0)
+    return refused(place, std::abs(code));
+  return Loaded{fd, "single"};
+}
+
+// Adds it to the dispatcher there, or makes one. libxdp loads the object, as an extension of the
+// dispatcher, or falls back by itself to a single program.
+Result<Loaded> put_dispatched(const XdpPlace& place, Object object) {
+  xdp_program_opts options{};
+  options.sz = sizeof(options);
+  options.obj = object.get();
+  options.prog_name = kProgram;
+  const Program program(xdp_program__create(&options), xdp_program__close);
+  if (const long code = libxdp_get_error(program.get()); code != 0)
+    return load_error(place, static_cast<int>(std::abs(code)));
+  if (const int code = xdp_program__attach(program.get(), static_cast<int>(place.ifindex),
+                                           to_libxdp(place.mode), 0);
+      code != 0)
+    return refused(place, std::abs(code));
+  const SharedFd fd = share(::dup(xdp_program__fd(program.get())));
+  return Loaded{fd, look_at(place.ifindex).single ? "single" : "dispatcher"};
+}
+
+// Puts a program that was taken off back; of the two ways, the one that it was loaded for.
+void put_back(unsigned ifindex, int fd, AttachMode mode, bool single) {
+  int code = 0;
+  if (single) {
+    code = set_single(ifindex, fd, -1, mode);
+  } else {
+    const Program program(xdp_program__from_fd(fd), xdp_program__close);
+    code = libxdp_get_error(program.get()) != 0
+               ? EINVAL
+               : xdp_program__attach(program.get(), static_cast<int>(ifindex), to_libxdp(mode), 0);
+  }
+  if (code != 0)
+    log_warning("{}", attach_error("put the earlier XDP program back on interface",
+                                   std::to_string(ifindex), std::abs(code))
+                          .message());
+}
+
+SharedFd open_ours(const std::string& pin, const Present& present) {
+  for (const std::string& path : {pin, aside(pin)}) {
+    SharedFd fd = share(bpf_obj_get(path.c_str()));
+    if (const auto id = program_facts(fd->get()).id; id != 0 && present.holds({id})) return fd;
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::string> put_xdp(const XdpPlace& place, const XdpFactory& make_xdp,
+                            const Features& features, Transaction& transaction) {
+  const std::string pin = pin_of(place.pins);
+  const unsigned ifindex = place.ifindex;
+  const Present present = look_at(ifindex);
+  const SharedFd ours = present.any ? open_ours(pin, present) : SharedFd();
+  const bool alone = ours && (present.single || present.programs.size() == 1);
+  const bool other_mode = present.any && present.mode != place.mode;
+  const bool dispatchers = features.has(FeatureId::freplace);
+  if (present.any && !alone && (present.single || !dispatchers || other_mode))
+    return in_the_way(place, present);
+
+  auto made = make_xdp();
+  if (!made) return made.error();
+  Object object(*made, bpf_object__close);
+  L7MARK_TRY(put_aside(pin, transaction));
+  if (ours && other_mode) {  // the kernel has only one of the two at a time
+    if (const int code = take_off(ifindex, ours->get()); code != 0)
+      return refused(place, std::abs(code));
+    transaction.on_failure([ifindex, ours, mode = present.mode, single = present.single] {
+      put_back(ifindex, ours->get(), mode, single);
+    });
+  }
+  const bool in_place = ours && !other_mode && present.single;
+  const auto loaded = in_place || !dispatchers
+                          ? put_single(place, std::move(object), in_place ? ours->get() : -1)
+                          : put_dispatched(place, std::move(object));
+  if (!loaded) return loaded.error();
+  const SharedFd fd = loaded->fd;
+  transaction.on_failure([ifindex, fd, ours, in_place, mode = place.mode] {
+    if (in_place)
+      set_single(ifindex, ours->get(), fd->get(), mode);
+    else
+      take_off_or_warn(ifindex, fd->get());
+  });
+  L7MARK_TRY(pin_object(fd->get(), pin, transaction));
+  transaction.on_success([ifindex, ours, pin, in_place, other_mode] {
+    if (ours && !in_place && !other_mode) take_off_or_warn(ifindex, ours->get());
+    unpin(aside(pin));
+  });
+  return loaded->way;
+}
+
+Status take_off_xdp(const std::string& pins, const std::vector<unsigned>& ifindexes) {
+  const std::string pin = pin_of(pins);
+  const auto ids = pinned_ids(pin);
+  for (const std::string& path : {pin, aside(pin)}) {
+    if (!exists(path)) continue;
+    const Fd program(bpf_obj_get(path.c_str()));
+    if (!program) return attach_error("open", path, errno);
+    for (const unsigned ifindex : ifindexes) L7MARK_TRY(take_off_ours(ifindex, program.get()));
+    unpin(path);
+  }
+  if (!ids.empty()) clean_dispatchers(ids);
+  return success();
+}
+
+XdpFound find_xdp(const std::string& pins, const std::vector<unsigned>& ifindexes) {
+  XdpFound found;
+  const std::string pin = pin_of(pins);
+  const auto ids = pinned_ids(pin);
+  found.pinned = !ids.empty();
+  for (const unsigned ifindex : ifindexes) {
+    if (!found.pinned) break;
+    const Present present = look_at(ifindex);
+    if (!present.holds(ids)) continue;
+    found.ifindex = ifindex;
+    found.mode = present.mode;
+    found.way = present.single ? "single" : "dispatcher";
+  }
+  return found;
+}
+
+}  // namespace l7mark
