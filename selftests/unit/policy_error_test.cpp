@@ -82,6 +82,12 @@ TEST(PolicyError, UnknownNamesComeWithTheNearest) {
             "cannot read policy p.json:2:16: classes[0].quux: unknown key");
 }
 
+TEST(PolicyError, TextOfTheFileCantBreakTheLine) {
+  expect_messages({
+      {R"({ "version": 1, "a\nb\u001b[2J": 1 })", R"(1:17: a\x0ab\x1b[2J: unknown key)"},
+  });
+}
+
 TEST(PolicyError, FindClassNamesTheNearest) {
   const auto policy = policy_of(R"({ "name": "bittorrent" }, { "name": "Zoom" })");
   EXPECT_EQ(*policy->find_class("zoom"), 1U);

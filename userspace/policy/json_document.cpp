@@ -56,6 +56,16 @@ std::string plain_message(std::string message) {
   return message;
 }
 
+// A file's own text in a message must neither break its line nor reach a terminal as a command.
+std::string without_controls(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    out += byte < 0x20 || byte == 0x7f ? fmt::format("\\x{:02x}", byte) : std::string(1, c);
+  }
+  return out;
+}
+
 }  // namespace
 
 const JsonNode* JsonNode::find(std::string_view wanted) const {
@@ -200,8 +210,8 @@ std::string JsonDocument::path(const JsonNode& node) {
   return above.empty() ? node.key : above + "." + node.key;
 }
 
-Error JsonDocument::error(std::size_t offset, std::string detail) const {
-  return Error{"read policy", place(offset), 0, std::move(detail)};
+Error JsonDocument::error(std::size_t offset, std::string_view detail) const {
+  return Error{"read policy", place(offset), 0, without_controls(detail)};
 }
 
 }  // namespace l7mark

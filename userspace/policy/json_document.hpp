@@ -45,7 +45,7 @@ class JsonDocument {
   // Like "classes[2].match.applications[0]"; empty for the root.
   [[nodiscard]] static std::string path(const JsonNode& node);
   // A policy error at a byte of the file.
-  [[nodiscard]] Error error(std::size_t offset, std::string detail) const;
+  [[nodiscard]] Error error(std::size_t offset, std::string_view detail) const;
 
  private:
   class Builder;

@@ -350,6 +350,7 @@ std::optional<WallTime> PolicyMatcher::next_change(WallTime now) const {
   const auto holding = [&schedules](WallTime when) {
     Moment moment(when);
     std::vector<bool> out;
+    out.reserve(schedules.size());
     for (const auto& schedule : schedules) out.push_back(moment.within(schedule));
     return out;
   };
