@@ -192,7 +192,7 @@ Status detach(const std::string& name, const AttachPaths& paths) {
   if (pinned) {
     L7MARK_TRY(take_off_xdp(pins, indexes));
     L7MARK_TRY(take_off_tc(pins, indexes));
-    if (::rmdir(pins.c_str()) != 0) return error_from_errno("remove", pins);
+    if (::rmdir(pins.c_str()) != 0) return attach_error("remove", pins, errno);
   }
   const auto record = records.find(name);
   if (record == records.end()) {

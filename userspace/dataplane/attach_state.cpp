@@ -69,8 +69,8 @@ AttachRecords read_records(const std::string& file) {
   std::ifstream in(file);
   if (!in) return records;
   try {
-    for (const auto& [name, value] : json::parse(in).items())
-      records.emplace(name, from_json(name, value));
+    const json root = json::parse(in);
+    for (const auto& [name, value] : root.items()) records.emplace(name, from_json(name, value));
   } catch (const json::exception& failure) {
     log_warning("ignoring {}: {}", file, failure.what());
     records.clear();

@@ -80,8 +80,9 @@ TcxLink open_link(const std::string& pin) {
 // Detached before it is unpinned: the kernel frees an unpinned link some time later.
 Status take_off_link(const std::string& pin) {
   if (!exists(pin)) return success();
-  if (const TcxLink link = open_link(pin); link.fd && bpf_link_detach(link.fd.get()) != 0)
-    return attach_error("detach", pin, errno);
+  const Fd link(bpf_obj_get(pin.c_str()));
+  if (!link) return attach_error("open", pin, errno);
+  if (bpf_link_detach(link.get()) != 0) return attach_error("detach", pin, errno);
   unpin(pin);
   return success();
 }
@@ -112,6 +113,8 @@ int remove_filter(unsigned ifindex, TcDirection direction, std::uint32_t handle)
 
 Status take_off_filter(const std::string& pin, TcDirection direction,
                        const std::vector<unsigned>& ifindexes) {
+  for (const std::string& path : {pin, aside(pin)})
+    if (exists(path) && !Fd(bpf_obj_get(path.c_str()))) return attach_error("open", path, errno);
   const auto ids = pinned_ids(pin);
   for (const unsigned ifindex : ifindexes) {
     const Slot slot = find_slot(make_hook(ifindex, direction), ids);

@@ -1,0 +1,619 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// Attaching and detaching, each case in a network namespace of its own with pins of its own. What
+// is attached is read from the kernel and shown by packets that the programs count.
+#include "dataplane/attach.hpp"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <linux/if_link.h>
+#include <linux/if_packet.h>
+#include <linux/if_tun.h>
+#include <net/ethernet.h>
+#include <net/if.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../unit/packets.hpp"
+#include "dataplane/dataplane.hpp"
+
+namespace l7mark {
+namespace {
+
+using test::Bytes;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+constexpr int kTcxIngress = 46;  // include/uapi/linux/bpf.h of Linux 6.6
+constexpr int kTcxEgress = 47;
+
+std::string text_of(const std::string& command) {
+  std::string text;
+  FILE* pipe = popen((command + " 2>&1").c_str(), "r");
+  if (pipe == nullptr) return text;
+  std::array<char, 4096> part{};
+  while (std::fgets(part.data(), static_cast<int>(part.size()), pipe) != nullptr)
+    text += part.data();
+  pclose(pipe);
+  return text;
+}
+
+// Runs a command that must succeed, and say nothing.
+void run(const std::string& command) {
+  ASSERT_EQ(text_of(command), "") << command;
+}
+
+// r0 = VALUE; return.
+Fd load_foreign(bpf_prog_type type, int value, const char* name) {
+  std::array<bpf_insn, 2> code{};
+  code[0].code = BPF_ALU64 | BPF_MOV | BPF_K;
+  code[0].imm = value;
+  code[1].code = BPF_JMP | BPF_EXIT;
+  return Fd(bpf_prog_load(type, name, "GPL", code.data(), code.size(), nullptr));
+}
+
+std::string name_of(std::uint32_t program_id) {
+  const Fd program(bpf_prog_get_fd_by_id(program_id));
+  bpf_prog_info info{};
+  __u32 length = sizeof(info);
+  if (bpf_obj_get_info_by_fd(program.get(), &info, &length) != 0) return "?";
+  return info.name;
+}
+
+std::vector<std::uint32_t> tcx_ids(const std::string& device, int hook) {
+  std::array<__u32, 16> ids{};
+  __u32 count = ids.size();
+  if (bpf_prog_query(static_cast<int>(if_nametoindex(device.c_str())),
+                     static_cast<bpf_attach_type>(hook), 0, nullptr, ids.data(), &count) != 0)
+    return {};
+  return {ids.begin(), ids.begin() + count};
+}
+
+std::vector<std::string> tcx(const std::string& device, int hook) {
+  std::vector<std::string> names;
+  for (const auto id : tcx_ids(device, hook)) names.push_back(name_of(id));
+  return names;
+}
+
+std::string filters(const std::string& device, const std::string& direction) {
+  return text_of("tc filter show dev " + device + " " + direction);
+}
+bool has_clsact(const std::string& device) {
+  return text_of("tc qdisc show dev " + device).find("clsact") != std::string::npos;
+}
+
+bpf_xdp_query_opts xdp_of(const std::string& device) {
+  bpf_xdp_query_opts out{};
+  out.sz = sizeof(out);
+  bpf_xdp_query(static_cast<int>(if_nametoindex(device.c_str())), 0, &out);
+  return out;
+}
+
+struct Case {
+  const char* name;
+  const char* without;  // features taken away; null: none
+  AttachMode mode;
+};
+
+class Attach : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    if (auto probed = probe_features()) features_ = std::move(*probed);
+  }
+
+  void SetUp() override {
+    if (geteuid() != 0 || !features_ || !features_->check_required().ok())
+      GTEST_SKIP() << "needs root and a kernel that l7mark runs on";
+    if (unshare(CLONE_NEWNET) != 0) GTEST_SKIP() << "needs network namespaces";
+    ASSERT_TRUE(mount_bpffs().ok());
+    const std::string own = "l7mark-test-" + std::to_string(getpid());
+    paths_ = {"/sys/fs/bpf/" + own + "/links", "/tmp/" + own + ".attach.json"};
+    run("echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6");  // it would be heard of
+    make_pair();
+    auto plane = Dataplane::open_private({}, *features_);
+    ASSERT_TRUE(plane.ok()) << plane.error().message();
+    plane_.emplace(std::move(*plane));
+    l7m_settings settings{};
+    settings.packets = 8;
+    settings.snaplen = 128;
+    settings.rings = 1;
+    ASSERT_TRUE(plane_->write_settings(settings).ok());
+  }
+
+  static void make_pair() {
+    run("ip link add l7a-v0 type veth peer name l7a-v1");
+    run("ip link set l7a-v0 up");
+    run("ip link set l7a-v1 up");
+  }
+
+  void TearDown() override {
+    plane_.reset();
+    if (paths_.links.empty()) return;
+    std::error_code ignored;
+    std::filesystem::remove_all(std::filesystem::path(paths_.links).parent_path(), ignored);
+    std::filesystem::remove(paths_.state, ignored);
+  }
+
+  [[nodiscard]] ProgramSet programs() const {
+    return {plane_->program_fd("l7mark_ingress"), plane_->program_fd("l7mark_egress"),
+            plane_->program_fd("l7mark_ingress_l3"), plane_->program_fd("l7mark_egress_l3"),
+            plane_->program_fd("l7mark_after_xdp")};
+  }
+
+  Result<Attachment> put(const std::string& device, AttachMode mode, const Features& features,
+                         const ProgramSet& set) {
+    const auto facts = describe_interface(device);
+    if (!facts) return facts.error();
+    InterfaceConfig config;
+    config.name = device;
+    config.mode = mode;
+    return attach(
+        config, *facts, set, [this] { return plane_->open_xdp(); }, features, paths_);
+  }
+  Result<Attachment> put(const std::string& device, AttachMode mode,
+                         const char* without = nullptr) {
+    Features features = *features_;
+    if (without != nullptr && !features.disable(without).ok()) ADD_FAILURE() << without;
+    return put(device, mode, features, programs());
+  }
+
+  // One packet of a new flow, as if `device` sent it; returns how many new flows were counted.
+  std::uint64_t flows_seen_of(const std::string& device) {
+    const auto before = plane_->counters()[L7M_COUNT_NEW_FLOW];
+    test::Endpoints ends;
+    ends.sport = next_port_++;
+    Bytes frame = {2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0};
+    test::put(frame, test::udp(ends, Bytes(32, 'x')));
+    const Fd socket(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
+    sockaddr_ll to{};
+    to.sll_family = AF_PACKET;
+    to.sll_ifindex = static_cast<int>(if_nametoindex(device.c_str()));
+    EXPECT_EQ(::sendto(socket.get(), frame.data(), frame.size(), 0,
+                       reinterpret_cast<const sockaddr*>(&to), sizeof(to)),
+              static_cast<ssize_t>(frame.size()));
+    // Reception is by softirq, on this CPU or another.
+    for (int i = 0; i < 200 && plane_->counters()[L7M_COUNT_NEW_FLOW] == before; ++i) usleep(1000);
+    usleep(20000);  // a second count would be a mistake
+    return plane_->counters()[L7M_COUNT_NEW_FLOW] - before;
+  }
+
+  void expect_nothing_left(const std::string& device) {
+    EXPECT_THAT(tcx(device, kTcxIngress), IsEmpty());
+    EXPECT_THAT(tcx(device, kTcxEgress), IsEmpty());
+    EXPECT_EQ(filters(device, "ingress"), "");
+    EXPECT_EQ(filters(device, "egress"), "");
+    EXPECT_FALSE(has_clsact(device));
+    EXPECT_EQ(xdp_of(device).prog_id, 0U);
+    expect_forgotten();
+  }
+  void expect_forgotten() {
+    EXPECT_THAT(list_directory(paths_.links), IsEmpty());
+    EXPECT_FALSE(std::filesystem::exists(paths_.state));
+    EXPECT_THAT(list_attachments(paths_), IsEmpty());
+  }
+
+  static inline std::optional<Features> features_;
+  AttachPaths paths_;
+  std::optional<Dataplane> plane_;
+  std::uint16_t next_port_ = 40000;
+};
+
+class AttachWays : public Attach, public testing::WithParamInterface<Case> {};
+
+TEST_P(AttachWays, CountsBothDirectionsOnceIsReplacedInPlaceAndLeavesNothing) {
+  const Case& way = GetParam();
+  if (way.without == nullptr && !features_->has(FeatureId::tcx)) GTEST_SKIP() << "no TCX here";
+  const auto first = put("l7a-v0", way.mode, way.without);
+  ASSERT_TRUE(first.ok()) << first.error().message();
+  EXPECT_EQ(first->mode, way.mode);
+  EXPECT_EQ(first->tc, way.without == nullptr ? "tcx" : "clsact");
+  EXPECT_EQ(first->xdp.empty(), way.mode == AttachMode::tc);
+  EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);  // our ingress
+  EXPECT_EQ(flows_seen_of("l7a-v0"), 1U);  // our egress
+
+  const auto again = put("l7a-v0", way.mode, way.without);
+  ASSERT_TRUE(again.ok()) << again.error().message();
+  EXPECT_EQ(again->made_clsact, first->made_clsact);
+  const auto listed = list_attachments(paths_);
+  ASSERT_EQ(listed.size(), 1U);
+  EXPECT_EQ(listed[0].name, "l7a-v0");
+  EXPECT_EQ(listed[0].ifindex, if_nametoindex("l7a-v0"));
+  EXPECT_EQ(listed[0].requested, way.mode);
+  EXPECT_EQ(listed[0].mode, way.mode);
+  EXPECT_EQ(listed[0].tc, first->tc);
+  EXPECT_EQ(listed[0].xdp, first->xdp);
+  EXPECT_TRUE(listed[0].link_layer);
+  EXPECT_TRUE(listed[0].present);
+  EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+  EXPECT_EQ(flows_seen_of("l7a-v0"), 1U);
+
+  const Status gone = detach("l7a-v0", paths_);
+  ASSERT_TRUE(gone.ok()) << gone.error().message();
+  expect_nothing_left("l7a-v0");
+  EXPECT_EQ(flows_seen_of("l7a-v1"), 0U);
+  EXPECT_TRUE(detach("l7a-v0", paths_).ok());
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Every, AttachWays,
+    testing::Values(Case{"Tcx", nullptr, AttachMode::tc}, Case{"Clsact", "tcx", AttachMode::tc},
+                    Case{"NativeTcx", nullptr, AttachMode::native},
+                    Case{"NativeClsact", "tcx,freplace", AttachMode::native},
+                    Case{"GenericTcx", nullptr, AttachMode::generic},
+                    Case{"GenericClsact", "tcx,freplace", AttachMode::generic}),
+    [](const auto& given) { return std::string(given.param.name); });
+
+TEST_F(Attach, ModeIsChangedInPlace) {
+  for (const char* without : {static_cast<const char*>(nullptr), "tcx"}) {
+    for (const auto mode : {AttachMode::tc, AttachMode::native, AttachMode::generic,
+                            AttachMode::native, AttachMode::tc}) {
+      const auto put_there = put("l7a-v0", mode, without);
+      ASSERT_TRUE(put_there.ok()) << put_there.error().message();
+      EXPECT_EQ(put_there->mode, mode);
+      const auto listed = list_attachments(paths_);
+      ASSERT_EQ(listed.size(), 1U);
+      EXPECT_EQ(listed[0].mode, mode);
+      EXPECT_TRUE(listed[0].present);
+      EXPECT_EQ(flows_seen_of("l7a-v1"), 1U) << attach_mode_name(mode);
+    }
+    EXPECT_EQ(xdp_of("l7a-v0").prog_id, 0U);
+  }
+  // Back from clsact to TCX: what was made for the filters goes with them.
+  EXPECT_TRUE(has_clsact("l7a-v0"));
+  if (features_->has(FeatureId::tcx)) {
+    ASSERT_TRUE(put("l7a-v0", AttachMode::tc).ok());
+    EXPECT_FALSE(has_clsact("l7a-v0"));
+    EXPECT_THAT(tcx("l7a-v0", kTcxIngress), ElementsAre("l7mark_ingress"));
+  }
+  ASSERT_TRUE(detach("l7a-v0", paths_).ok());
+  expect_nothing_left("l7a-v0");
+}
+
+TEST_F(Attach, AutoTakesTcOnVeth) {
+  const auto done = put("l7a-v0", AttachMode::automatic);
+  ASSERT_TRUE(done.ok()) << done.error().message();
+  EXPECT_EQ(done->requested, AttachMode::automatic);
+  EXPECT_EQ(done->mode, AttachMode::tc);
+  EXPECT_EQ(xdp_of("l7a-v0").prog_id, 0U);
+}
+
+TEST_F(Attach, XdpIsInTheModeThatWasAskedFor) {
+  ASSERT_TRUE(put("l7a-v0", AttachMode::native).ok());
+  EXPECT_EQ(xdp_of("l7a-v0").attach_mode, XDP_ATTACHED_DRV);
+  ASSERT_TRUE(put("l7a-v1", AttachMode::generic).ok());
+  EXPECT_EQ(xdp_of("l7a-v1").attach_mode, XDP_ATTACHED_SKB);
+  EXPECT_EQ(list_attachments(paths_).size(), 2U);
+}
+
+TEST_F(Attach, TunIsTakenWithoutLinkLayer) {
+  const Fd tun(open("/dev/net/tun", O_RDWR | O_CLOEXEC));
+  if (!tun) GTEST_SKIP() << "no /dev/net/tun";
+  ifreq request{};
+  std::strcpy(request.ifr_name, "l7a-tun");
+  request.ifr_flags = IFF_TUN | IFF_NO_PI;
+  ASSERT_EQ(ioctl(tun.get(), TUNSETIFF, &request), 0);
+  run("ip link set l7a-tun up");
+
+  for (const char* without : {static_cast<const char*>(nullptr), "tcx"}) {
+    const auto done = put("l7a-tun", AttachMode::automatic, without);
+    ASSERT_TRUE(done.ok()) << done.error().message();
+    EXPECT_FALSE(done->link_layer);
+    EXPECT_EQ(done->mode, AttachMode::tc);
+    EXPECT_FALSE(list_attachments(paths_).at(0).link_layer);
+    const auto before = plane_->counters()[L7M_COUNT_NEW_FLOW];
+    test::Endpoints ends;
+    ends.sport = next_port_++;
+    const Bytes packet = test::udp(ends, Bytes(32, 'x'));
+    ASSERT_EQ(write(tun.get(), packet.data(), packet.size()), static_cast<ssize_t>(packet.size()));
+    EXPECT_EQ(plane_->counters()[L7M_COUNT_NEW_FLOW] - before, 1U);
+  }
+  for (const auto mode : {AttachMode::native, AttachMode::generic}) {
+    const auto refused = put("l7a-tun", mode);
+    ASSERT_FALSE(refused.ok());
+    EXPECT_THAT(refused.error().message(), HasSubstr("no link-layer header"));
+    EXPECT_THAT(refused.error().message(), HasSubstr("use mode tc"));
+  }
+  ASSERT_TRUE(detach("l7a-tun", paths_).ok());
+  expect_nothing_left("l7a-tun");
+}
+
+TEST_F(Attach, NamesWithDotsArePinned) {
+  run("ip link add l7a-v0.7 type veth peer name l7a-v1.7");
+  const auto done = put("l7a-v0.7", AttachMode::tc);
+  ASSERT_TRUE(done.ok()) << done.error().message();
+  EXPECT_EQ(list_attachments(paths_).at(0).name, "l7a-v0.7");
+  ASSERT_TRUE(detach("l7a-v0.7", paths_).ok());
+  expect_nothing_left("l7a-v0.7");
+}
+
+TEST_F(Attach, FiltersOfOthersStay) {
+  const Fd foreign = load_foreign(BPF_PROG_TYPE_SCHED_CLS, -1, "foreign");
+  ASSERT_TRUE(foreign);
+  run("tc qdisc add dev l7a-v0 clsact");
+  bpf_tc_hook hook{};
+  hook.sz = sizeof(hook);
+  hook.ifindex = static_cast<int>(if_nametoindex("l7a-v0"));
+  hook.attach_point = BPF_TC_INGRESS;
+  bpf_tc_opts filter{};
+  filter.sz = sizeof(filter);
+  filter.handle = 0x4c37;  // the very place that we would take
+  filter.priority = 7;
+  filter.prog_fd = foreign.get();
+  ASSERT_EQ(bpf_tc_attach(&hook, &filter), 0);
+  const std::string before = filters("l7a-v0", "ingress");
+  ASSERT_THAT(before, HasSubstr("foreign"));
+
+  const auto done = put("l7a-v0", AttachMode::tc, "tcx");
+  ASSERT_TRUE(done.ok()) << done.error().message();
+  EXPECT_FALSE(done->made_clsact);
+  EXPECT_THAT(filters("l7a-v0", "ingress"), HasSubstr("foreign"));
+  EXPECT_THAT(filters("l7a-v0", "ingress"), HasSubstr("l7mark_ingress"));
+  EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+  ASSERT_TRUE(detach("l7a-v0", paths_).ok());
+  EXPECT_EQ(filters("l7a-v0", "ingress"), before);
+  EXPECT_EQ(filters("l7a-v0", "egress"), "");
+  EXPECT_TRUE(has_clsact("l7a-v0"));
+  expect_forgotten();
+}
+
+TEST_F(Attach, ClsactOfOursStaysWhileOthersUseIt) {
+  ASSERT_TRUE(put("l7a-v0", AttachMode::tc, "tcx").ok());
+  AttachPaths second = paths_;
+  second.links += "-2";
+  second.state += "-2";
+  std::swap(paths_, second);
+  const auto other = put("l7a-v0", AttachMode::tc, "tcx");
+  ASSERT_TRUE(other.ok()) << other.error().message();
+  EXPECT_FALSE(other->made_clsact);
+  std::swap(paths_, second);
+  ASSERT_TRUE(detach("l7a-v0", paths_).ok());
+  EXPECT_THAT(filters("l7a-v0", "ingress"), HasSubstr("l7mark_ingress"));
+  EXPECT_TRUE(list_attachments(second).at(0).present);
+  ASSERT_TRUE(detach("l7a-v0", second).ok());
+  EXPECT_EQ(filters("l7a-v0", "ingress"), "");
+}
+
+// Programs of two instances share the dispatcher; without one, the second is refused.
+TEST_F(Attach, TwoInstancesShareADispatcher) {
+  for (const auto mode : {AttachMode::native, AttachMode::generic}) {
+    const auto first = put("l7a-v0", mode);
+    ASSERT_TRUE(first.ok()) << first.error().message();
+    EXPECT_EQ(first->xdp, features_->has(FeatureId::freplace) ? "dispatcher" : "single");
+    const AttachPaths own = paths_;
+    paths_.links += "-2";
+    paths_.state += "-2";
+    const AttachPaths other = paths_;
+    const auto second = put("l7a-v0", mode);
+    EXPECT_EQ(second.ok(), features_->has(FeatureId::freplace));
+    paths_ = own;
+    if (second.ok()) {
+      EXPECT_TRUE(put("l7a-v0", mode).ok());  // replaces its own and not the other's
+      EXPECT_FALSE(put("l7a-v0", mode, "freplace").ok());
+      EXPECT_TRUE(list_attachments(own).at(0).present);
+      EXPECT_TRUE(list_attachments(other).at(0).present);
+    }
+    ASSERT_TRUE(detach("l7a-v0", own).ok());
+    EXPECT_EQ(list_attachments(other).size(), second.ok() ? 1U : 0U);
+    ASSERT_TRUE(detach("l7a-v0", other).ok());
+    expect_nothing_left("l7a-v0");
+    EXPECT_THAT(list_directory("/sys/fs/bpf/xdp"), IsEmpty());
+  }
+}
+
+TEST_F(Attach, OutlivesItsProcess) {
+  for (const char* without : {static_cast<const char*>(nullptr), "tcx"}) {
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) _exit(put("l7a-v0", AttachMode::native, without).ok() ? 0 : 1);
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_EQ(status, 0);
+    EXPECT_TRUE(list_attachments(paths_).at(0).present);
+    EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+    EXPECT_EQ(flows_seen_of("l7a-v0"), 1U);
+    ASSERT_TRUE(detach("l7a-v0", paths_).ok());
+    expect_nothing_left("l7a-v0");
+  }
+}
+
+TEST_F(Attach, ForeignXdpProgramIsRefusedAndStays) {
+  const Fd foreign = load_foreign(BPF_PROG_TYPE_XDP, XDP_PASS, "foreign");
+  ASSERT_TRUE(foreign);
+  const int ifindex = static_cast<int>(if_nametoindex("l7a-v0"));
+  ASSERT_EQ(bpf_xdp_attach(ifindex, foreign.get(), XDP_FLAGS_DRV_MODE, nullptr), 0);
+  const auto id = xdp_of("l7a-v0").prog_id;
+  for (const auto mode : {AttachMode::native, AttachMode::generic}) {
+    const auto refused = put("l7a-v0", mode);
+    ASSERT_FALSE(refused.ok());
+    EXPECT_THAT(refused.error().message(), HasSubstr("foreign (id " + std::to_string(id) + ")"));
+    EXPECT_THAT(refused.error().message(), HasSubstr("mode tc"));
+    expect_forgotten();
+    EXPECT_THAT(tcx("l7a-v0", kTcxIngress), IsEmpty());
+  }
+  ASSERT_TRUE(put("l7a-v0", AttachMode::tc).ok());
+  ASSERT_TRUE(detach("l7a-v0", paths_).ok());
+  EXPECT_EQ(xdp_of("l7a-v0").prog_id, id);
+}
+
+// Someone else's program has taken the place of ours.
+TEST_F(Attach, DetachLeavesAnXdpProgramThatReplacedOurs) {
+  ASSERT_TRUE(put("l7a-v0", AttachMode::native, "freplace").ok());
+  const Fd foreign = load_foreign(BPF_PROG_TYPE_XDP, XDP_PASS, "foreign");
+  ASSERT_TRUE(foreign);
+  const int ifindex = static_cast<int>(if_nametoindex("l7a-v0"));
+  ASSERT_EQ(bpf_xdp_attach(ifindex, foreign.get(), XDP_FLAGS_DRV_MODE, nullptr), 0);
+  EXPECT_FALSE(list_attachments(paths_).at(0).present);
+  ASSERT_TRUE(detach("l7a-v0", paths_).ok());
+  EXPECT_EQ(name_of(xdp_of("l7a-v0").prog_id), "foreign");
+  expect_forgotten();
+}
+
+TEST_F(Attach, FailureAtTheSecondHookTakesTheFirstBack) {
+  ProgramSet broken = programs();
+  broken.egress = plane_->map_fd("settings");
+  Features clsact = *features_;
+  ASSERT_TRUE(clsact.disable("tcx").ok());
+  for (const Features& features : {*features_, clsact}) {
+    for (const auto mode : {AttachMode::tc, AttachMode::native, AttachMode::generic}) {
+      const auto failed = put("l7a-v0", mode, features, broken);
+      ASSERT_FALSE(failed.ok());
+      EXPECT_THAT(failed.error().message(), HasSubstr("l7a-v0 (TC egress)"));
+      expect_nothing_left("l7a-v0");
+    }
+  }
+}
+
+TEST_F(Attach, FailedReplacementKeepsWhatWasThere) {
+  for (const char* without : {static_cast<const char*>(nullptr), "tcx"}) {
+    Features features = *features_;
+    if (without != nullptr) {
+      ASSERT_TRUE(features.disable(without).ok());
+    }
+    for (const auto mode : {AttachMode::tc, AttachMode::native, AttachMode::generic}) {
+      ASSERT_TRUE(put("l7a-v0", AttachMode::native, without).ok());
+      const auto xdp = xdp_of("l7a-v0");
+      const auto before = tcx_ids("l7a-v0", kTcxIngress);
+      const std::string filters_before = filters("l7a-v0", "ingress");
+      ProgramSet broken = programs();
+      broken.egress = plane_->map_fd("settings");
+      ASSERT_FALSE(put("l7a-v0", mode, features, broken).ok());
+      EXPECT_NE(xdp_of("l7a-v0").prog_id, 0U);
+      EXPECT_EQ(xdp_of("l7a-v0").attach_mode, xdp.attach_mode);
+      EXPECT_EQ(tcx_ids("l7a-v0", kTcxIngress), before);
+      EXPECT_EQ(filters("l7a-v0", "ingress"), filters_before);
+      const auto listed = list_attachments(paths_);
+      ASSERT_EQ(listed.size(), 1U);
+      EXPECT_TRUE(listed[0].present);
+      EXPECT_EQ(listed[0].mode, AttachMode::native);
+      EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+    }
+    ASSERT_TRUE(detach("l7a-v0", paths_).ok());
+    expect_nothing_left("l7a-v0");
+  }
+}
+
+TEST_F(Attach, VanishedInterfaceIsForgotten) {
+  for (const char* without : {static_cast<const char*>(nullptr), "tcx"}) {
+    for (const auto mode : {AttachMode::tc, AttachMode::native}) {
+      ASSERT_TRUE(put("l7a-v0", mode, without).ok());
+      run("ip link del l7a-v0");
+      EXPECT_FALSE(list_attachments(paths_).at(0).present);
+      const Status gone = detach("l7a-v0", paths_);
+      EXPECT_TRUE(gone.ok()) << gone.error().message();
+      expect_forgotten();
+      make_pair();
+    }
+  }
+}
+
+TEST_F(Attach, InterfaceMadeAnewIsAttachedAnew) {
+  for (const char* without : {static_cast<const char*>(nullptr), "tcx"}) {
+    ASSERT_TRUE(put("l7a-v0", AttachMode::native, without).ok());
+    run("ip link del l7a-v0");
+    make_pair();
+    const auto again = put("l7a-v0", AttachMode::native, without);
+    ASSERT_TRUE(again.ok()) << again.error().message();
+    EXPECT_TRUE(list_attachments(paths_).at(0).present);
+    EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+  }
+  ASSERT_TRUE(detach("l7a-v0", paths_).ok());
+  expect_nothing_left("l7a-v0");
+}
+
+TEST_F(Attach, RenamedInterfaceIsFoundByItsIndex) {
+  for (const char* without : {static_cast<const char*>(nullptr), "tcx"}) {
+    ASSERT_TRUE(put("l7a-v0", AttachMode::native, without).ok());
+    run("ip link set l7a-v0 down");
+    run("ip link set l7a-v0 name l7a-new");
+    ASSERT_TRUE(detach("l7a-v0", paths_).ok());
+    expect_nothing_left("l7a-new");
+    run("ip link set l7a-new name l7a-v0");
+  }
+}
+
+TEST_F(Attach, PinsAloneSayWhatIsOurs) {
+  for (const char* without : {static_cast<const char*>(nullptr), "tcx"}) {
+    ASSERT_TRUE(put("l7a-v0", AttachMode::generic, without).ok());
+    std::filesystem::remove(paths_.state);
+    const auto listed = list_attachments(paths_);
+    ASSERT_EQ(listed.size(), 1U);
+    EXPECT_EQ(listed[0].mode, AttachMode::generic);
+    EXPECT_TRUE(listed[0].present);
+    EXPECT_EQ(listed[0].ifindex, if_nametoindex("l7a-v0"));
+    ASSERT_TRUE(detach("l7a-v0", paths_).ok());
+    EXPECT_EQ(filters("l7a-v0", "ingress"), "");
+    EXPECT_THAT(tcx("l7a-v0", kTcxIngress), IsEmpty());
+    EXPECT_EQ(xdp_of("l7a-v0").prog_id, 0U);
+    expect_forgotten();
+  }
+}
+
+TEST_F(Attach, MissingPrivilegesAreNamed) {
+  ASSERT_TRUE(put("l7a-v1", AttachMode::tc).ok());
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    if (setgid(65534) != 0 || setuid(65534) != 0) _exit(1);
+    const auto unprivileged = [](const auto& result) {
+      return !result.ok() && result.error().message().find(
+                                 "needs root or CAP_BPF, CAP_NET_ADMIN") != std::string::npos;
+    };
+    if (!unprivileged(put("l7a-v0", AttachMode::tc, "tcx"))) _exit(2);
+    if (!unprivileged(put("l7a-v0", AttachMode::generic))) _exit(3);
+    if (!unprivileged(detach("l7a-v1", paths_))) _exit(4);
+    _exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_TRUE(list_attachments(paths_).at(0).present);
+}
+
+TEST_F(Attach, InterfacesAreDescribed) {
+  const auto veth = describe_interface("l7a-v0");
+  ASSERT_TRUE(veth.ok());
+  EXPECT_EQ(veth->ifindex, if_nametoindex("l7a-v0"));
+  EXPECT_TRUE(veth->link_layer);
+  EXPECT_FALSE(veth->hardware);
+  EXPECT_EQ(veth->driver, "veth");
+  EXPECT_EQ(veth->mtu, 1500U);
+  const auto loopback = describe_interface("lo");
+  ASSERT_TRUE(loopback.ok());
+  EXPECT_TRUE(loopback->link_layer);
+  EXPECT_FALSE(loopback->hardware);
+  for (const auto& [kind, link_layer] : {std::pair{"bridge", true},
+                                         {"dummy", true},
+                                         {"ipip local 192.0.2.1 remote 192.0.2.2", false},
+                                         {"gre local 192.0.2.1 remote 192.0.2.2", false},
+                                         {"wireguard", false}}) {
+    if (!text_of(std::string("ip link add l7a-x type ") + kind).empty()) continue;  // not built in
+    const auto facts = describe_interface("l7a-x");
+    ASSERT_TRUE(facts.ok()) << kind;
+    EXPECT_EQ(facts->link_layer, link_layer) << kind;
+    EXPECT_FALSE(facts->hardware) << kind;
+    run("ip link del l7a-x");
+  }
+  const auto unknown = describe_interface("l7a-v9");
+  ASSERT_FALSE(unknown.ok());
+  EXPECT_THAT(unknown.error().message(), HasSubstr("cannot use interface l7a-v9"));
+  EXPECT_THAT(unknown.error().message(), HasSubstr("did you mean l7a-v0"));
+}
+
+}  // namespace
+}  // namespace l7mark
