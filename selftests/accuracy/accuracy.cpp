@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// Compares `l7mark classify` with ndpiReader, flow by flow. The oracle is a table of what ndpiReader
-// printed for the same captures: columns capture, proto (number), src, sport, dst, dport, ndpi,
-// packets, bytes, separated by tabs, under a line of headings.
+// Compares `l7mark classify` with ndpiReader, flow by flow. The oracle is a table of what
+// ndpiReader printed for the same captures: columns capture, proto (number), src, sport, dst,
+// dport, ndpi, packets, bytes, separated by tabs, under a line of headings.
 #include <sys/wait.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -40,6 +42,7 @@ struct Row {
   std::string ndpi;
   std::uint64_t packets = 0, bytes = 0, sampled_packets = 0, sampled_bytes = 0;
   std::string confidence;
+  std::string line;  // as printed
 
   // One for both directions, so that a flow is found whoever is shown first.
   [[nodiscard]] std::string key() const {
@@ -61,6 +64,7 @@ struct Tally {
 
 struct Summary {
   std::map<std::string, Tally> groups;
+  Tally everything;  // flows that ndpiReader gave no name included
   std::uint64_t extra = 0, reversed = 0, failed = 0;
   std::vector<std::string> lines;
 };
@@ -100,9 +104,10 @@ std::map<std::string, std::vector<Row>> read_oracle(const std::string& file) {
 }
 
 // Runs the program under test; its exit status is part of the result.
-bool classify(const Options& options, const std::string& capture, std::vector<Row>& rows) {
-  const std::string command = options.program + " classify --path " + options.path + ' ' +
-                              options.extra + " '" + options.captures + '/' + capture + "'";
+bool classify(const Options& options, const std::string& path, const std::string& capture,
+              std::vector<Row>& rows) {
+  const std::string command = options.program + " classify --path " + path + ' ' + options.extra +
+                              " '" + options.captures + '/' + capture + "'";
   std::FILE* pipe = popen(command.c_str(), "re");
   if (pipe == nullptr) return false;
   std::string text;
@@ -127,6 +132,7 @@ bool classify(const Options& options, const std::string& capture, std::vector<Ro
     row.sampled_packets = object.at("sampled_packets");
     row.sampled_bytes = object.at("sampled_bytes");
     row.confidence = object.at("confidence");
+    row.line = line;
     rows.push_back(std::move(row));
   }
   return WIFEXITED(status) && WEXITSTATUS(status) == 0;
@@ -134,10 +140,16 @@ bool classify(const Options& options, const std::string& capture, std::vector<Ro
 
 void compare(const std::string& capture, const std::vector<Row>& wanted, std::vector<Row> got,
              Summary& out) {
+  for (const Row& row : got) {
+    ++out.everything.flows;
+    out.everything.packets += row.packets;
+    out.everything.bytes += row.bytes;
+    out.everything.sampled_packets += row.sampled_packets;
+    out.everything.sampled_bytes += row.sampled_bytes;
+  }
   for (const Row& want : wanted) {
-    const auto found = std::find_if(got.begin(), got.end(), [&](const Row& row) {
-      return row.key() == want.key();
-    });
+    const auto found = std::find_if(got.begin(), got.end(),
+                                    [&](const Row& row) { return row.key() == want.key(); });
     for (const std::string& group : groups_of(want.ndpi)) {
       Tally& tally = out.groups[group];
       ++tally.flows;
@@ -157,8 +169,8 @@ void compare(const std::string& capture, const std::vector<Row>& wanted, std::ve
       continue;
     }
     if (found->ndpi != want.ndpi)
-      out.lines.push_back(capture + ": " + want.text() + ": ndpiReader " + want.ndpi +
-                          ", l7mark " + found->ndpi + " (" + found->confidence + ", " +
+      out.lines.push_back(capture + ": " + want.text() + ": ndpiReader " + want.ndpi + ", l7mark " +
+                          found->ndpi + " (" + found->confidence + ", " +
                           std::to_string(found->sampled_packets) + " sampled)");
     else if (found->packets != want.packets || found->bytes != want.bytes)
       out.lines.push_back(capture + ": counts: ndpiReader " + want.text() + ", l7mark " +
@@ -178,8 +190,17 @@ double percent(std::uint64_t part, std::uint64_t whole) {
   return whole == 0 ? 100.0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole);
 }
 
-void print(const Summary& summary, const Options& options) {
-  std::printf("path %s\n%-12s %8s %9s %9s %8s %10s %10s\n", options.path.c_str(), "group", "flows",
+// Lines that are in one list only; the longer list counts.
+std::uint64_t count_unlike(std::vector<std::string> a, std::vector<std::string> b) {
+  std::sort(a.begin(), a.end());
+  std::sort(b.begin(), b.end());
+  std::vector<std::string> common;
+  std::set_intersection(a.begin(), a.end(), b.begin(), b.end(), std::back_inserter(common));
+  return std::max(a.size(), b.size()) - common.size();
+}
+
+void print(const Summary& summary, const std::string& path) {
+  std::printf("path %s\n%-12s %8s %9s %9s %8s %10s %10s\n", path.c_str(), "group", "flows",
               "agree %", "counts %", "missing", "packets %", "bytes %");
   for (const char* group : {"all", "known", "unknown", "TLS", "QUIC", "HTTP", "DNS", "BitTorrent",
                             "VPN", "voice/video"}) {
@@ -191,9 +212,14 @@ void print(const Summary& summary, const Options& options) {
                 tally.missing, percent(tally.sampled_packets, tally.packets),
                 percent(tally.sampled_bytes, tally.bytes));
   }
-  std::printf("flows that ndpiReader has not: %lu; shown the other way round: %lu; captures that "
-              "failed: %lu\n",
-              summary.extra, summary.reversed, summary.failed);
+  std::printf("all %lu flows of the captures: %.2f %% of packets and %.2f %% of bytes copied\n",
+              summary.everything.flows,
+              percent(summary.everything.sampled_packets, summary.everything.packets),
+              percent(summary.everything.sampled_bytes, summary.everything.bytes));
+  std::printf(
+      "flows that ndpiReader has not: %lu; shown the other way round: %lu; captures that "
+      "failed: %lu\n",
+      summary.extra, summary.reversed, summary.failed);
 }
 
 int run(const Options& options) {
@@ -204,30 +230,54 @@ int run(const Options& options) {
   }
   std::vector<std::string> captures;
   for (const auto& [capture, rows] : oracle) captures.push_back(capture);
-  Summary summary;
+  std::vector<std::string> paths{options.path};
+  if (options.path == "both") paths = {"kernel", "user"};
+  std::map<std::string, Summary> summaries;
+  std::uint64_t compared = 0;
+  std::uint64_t unlike = 0;
   std::mutex mutex;
   std::atomic<std::size_t> next{0};
   const auto work = [&] {
     for (std::size_t i = next++; i < captures.size(); i = next++) {
-      std::vector<Row> rows;
-      const bool ok = classify(options, captures[i], rows);
-      const std::scoped_lock lock(mutex);
-      if (!ok) {
-        ++summary.failed;
-        summary.lines.push_back(captures[i] + ": l7mark failed");
+      std::vector<std::vector<std::string>> printed;
+      for (const std::string& path : paths) {
+        std::vector<Row> rows;
+        const bool ok = classify(options, path, captures[i], rows);
+        const std::scoped_lock lock(mutex);
+        Summary& summary = summaries[path];
+        if (!ok) {
+          ++summary.failed;
+          summary.lines.push_back(captures[i] + ": l7mark failed");
+        }
+        printed.emplace_back();
+        for (const Row& row : rows) printed.back().push_back(row.line);
+        compare(captures[i], oracle.at(captures[i]), std::move(rows), summary);
       }
-      compare(captures[i], oracle.at(captures[i]), std::move(rows), summary);
+      if (printed.size() == 2) {
+        const std::scoped_lock lock(mutex);
+        compared += std::max(printed[0].size(), printed[1].size());
+        unlike += count_unlike(printed[0], printed[1]);
+      }
     }
   };
   std::vector<std::thread> threads;
   for (unsigned i = 0; i < options.jobs; ++i) threads.emplace_back(work);
   for (auto& thread : threads) thread.join();
-  std::sort(summary.lines.begin(), summary.lines.end());
-  if (options.differences)
-    for (const std::string& line : summary.lines) std::printf("%s\n", line.c_str());
-  print(summary, options);
-  const Tally& all = summary.groups["all"];
-  return summary.failed == 0 && percent(all.same_answer, all.flows) >= options.minimum ? 0 : 1;
+
+  bool good = unlike == 0;
+  for (const std::string& path : paths) {
+    Summary& summary = summaries[path];
+    std::sort(summary.lines.begin(), summary.lines.end());
+    if (options.differences)
+      for (const std::string& line : summary.lines) std::printf("%s\n", line.c_str());
+    print(summary, path);
+    const Tally& all = summary.groups["all"];
+    good = good && summary.failed == 0 && percent(all.same_answer, all.flows) >= options.minimum;
+  }
+  if (paths.size() == 2)
+    std::printf("the paths agree on %.2f %% of %lu flows, every key of the record compared\n",
+                percent(compared - unlike, compared), compared);
+  return good ? 0 : 1;
 }
 
 }  // namespace
@@ -240,7 +290,10 @@ int main(int argc, char** argv) {
   app.add_option("--l7mark", options.program, "Program under test")->required();
   app.add_option("--oracle", options.oracle, "Table of ndpiReader's answers")->required();
   app.add_option("--captures", options.captures, "Directory of the captures")->required();
-  app.add_option("--path", options.path, "kernel or user")->capture_default_str();
+  app.add_option("--path", options.path,
+                 "kernel, user, or both: then they must agree on every flow")
+      ->check(CLI::IsMember({"kernel", "user", "both"}))
+      ->capture_default_str();
   app.add_option("--options", options.extra, "More options for `classify`");
   app.add_option("--jobs", options.jobs, "Processes at once")->check(CLI::Range(1, 64));
   app.add_option("--minimum", options.minimum, "Fail below this agreement, percent");

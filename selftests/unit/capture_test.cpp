@@ -131,7 +131,9 @@ struct Pcapng {
     out.resize(out.size() + padded - body.size());
     u32(padded + 12);
   }
-  void section() { block(0x0a0d0d0a, {0x4d, 0x3c, 0x2b, 0x1a, 1, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255}); }
+  void section() {
+    block(0x0a0d0d0a, {0x4d, 0x3c, 0x2b, 0x1a, 1, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255});
+  }
   void interface(std::uint8_t link_type) { block(1, {link_type, 0, 0, 0, 0, 0, 4, 0}); }
   void packet(std::uint8_t interface_id, const Bytes& bytes) {
     Bytes body{interface_id, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0};
@@ -225,8 +227,7 @@ INSTANTIATE_TEST_SUITE_P(
         LinkCase{"ppp_serial_hdlc", DLT_PPP_SERIAL, {0x0f, 0x00, 0x08, 0x00}},
         LinkCase{"c_hdlc", DLT_C_HDLC, {0x0f, 0x00, 0x08, 0x00}},
         LinkCase{"sll", DLT_LINUX_SLL, {0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0x08, 0x00}},
-        LinkCase{"sll2", 276,
-                 {0x08, 0x00, 0, 0, 0, 0, 0, 1, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0}},
+        LinkCase{"sll2", 276, {0x08, 0x00, 0, 0, 0, 0, 0, 1, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0}},
         LinkCase{"wifi", DLT_IEEE802_11_RADIO, wifi(false)},
         LinkCase{"wifi_qos", DLT_IEEE802_11_RADIO, wifi(true)}),
     [](const auto& each) { return std::string(each.param.name); });
@@ -239,7 +240,8 @@ UserPath run(const std::vector<Bytes>& packets, PathOptions options = {}) {
   std::uint64_t time = 1'000'000'000;
   for (const Bytes& packet : packets) {
     const Bytes frame = ethernet(packet);
-    EXPECT_TRUE(path->packet({time += 1'000'000, frame, static_cast<std::uint32_t>(frame.size())}).ok());
+    EXPECT_TRUE(
+        path->packet({time += 1'000'000, frame, static_cast<std::uint32_t>(frame.size())}).ok());
   }
   EXPECT_TRUE(path->finish().ok());
   return std::move(*path);
@@ -328,10 +330,24 @@ TEST(Record, HasTheKeysInOrder) {
   context.sampled_packets = flow.sampled_packets;
   context.sampled_bytes = flow.sampled_bytes;
   const auto json = to_json(flow.answer, context, names);
-  const std::vector<std::string> wanted{
-      "capture",  "proto",      "src",      "sport", "dst",   "dport",   "ndpi",
-      "application", "master",  "category", "confidence", "hostname", "risks", "class",
-      "packets",  "bytes",      "sampled_packets", "sampled_bytes"};
+  const std::vector<std::string> wanted{"capture",
+                                        "proto",
+                                        "src",
+                                        "sport",
+                                        "dst",
+                                        "dport",
+                                        "ndpi",
+                                        "application",
+                                        "master",
+                                        "category",
+                                        "confidence",
+                                        "hostname",
+                                        "risks",
+                                        "class",
+                                        "packets",
+                                        "bytes",
+                                        "sampled_packets",
+                                        "sampled_bytes"};
   std::vector<std::string> keys;
   for (const auto& item : json.items()) keys.push_back(item.key());
   ASSERT_GE(keys.size(), wanted.size());

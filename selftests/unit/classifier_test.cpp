@@ -291,7 +291,8 @@ TEST_F(ClassifierTest, RecordsThatContradictThemselvesAreRefused) {
 }
 
 TEST_F(ClassifierTest, ALengthLeftToTheHardwareIsFilledIn) {
-  // IPv4 total length 0: segmentation offload made the packet longer than 65535 or has yet to cut it.
+  // IPv4 total length 0: segmentation offload made the packet longer than 65535 or has yet to cut
+  // it.
   Bytes packet = hello(ends_);
   packet[2] = packet[3] = 0;
   Sample sample(packet);

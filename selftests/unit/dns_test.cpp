@@ -45,10 +45,9 @@ TEST(Dns, RecordsOfOtherNamesDoNotCount) {
 }
 
 TEST(Dns, AliasesInACircleEnd) {
-  EXPECT_FALSE(parse_dns_answer(
-      dns_response(7, "a.example", 1,
-                   {{5, 1, dns_name("b.example")}, {5, 1, dns_name("a.example"),
-                                                    dns_name("b.example")}})));
+  EXPECT_FALSE(parse_dns_answer(dns_response(
+      7, "a.example", 1,
+      {{5, 1, dns_name("b.example")}, {5, 1, dns_name("a.example"), dns_name("b.example")}})));
 }
 
 TEST(Dns, WhatIsNoAnswer) {

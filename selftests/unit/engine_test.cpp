@@ -89,9 +89,9 @@ TEST_F(EngineTest, HttpHostAndAgent) {
   Endpoints ends;
   ends.dport = 80;
   feed(flow, tcp(ends, L7M_TCP_SYN, 100, 0));
-  const Detection detection = feed(
-      flow, tcp(ends, L7M_TCP_ACK, 101, 1,
-                text("GET /a HTTP/1.1\r\nHost: Example.org\r\nUser-Agent: test/1.0\r\n\r\n")));
+  const Detection detection =
+      feed(flow, tcp(ends, L7M_TCP_ACK, 101, 1,
+                     text("GET /a HTTP/1.1\r\nHost: Example.org\r\nUser-Agent: test/1.0\r\n\r\n")));
   EXPECT_EQ(engine_.name(detection), "HTTP");
   FlowFacts facts;
   engine_.describe(flow, detection, facts);

@@ -95,8 +95,8 @@ Result<Setup> prepare(const Options& options) {
 // The policy's classes of a flow, as of when it was captured.
 std::string class_of(const Setup& setup, const Answer& answer) {
   if (!setup.matcher) return {};
-  const WallTime when{std::chrono::duration_cast<WallTime::duration>(
-      std::chrono::nanoseconds(answer.last_ns))};
+  const WallTime when{
+      std::chrono::duration_cast<WallTime::duration>(std::chrono::nanoseconds(answer.last_ns))};
   std::string out;
   for (const std::uint16_t index : setup.matcher->match(answer.facts, answer.state, when)) {
     if (!out.empty()) out += ',';
@@ -178,9 +178,10 @@ int run(const Options& options) {
 void register_classify(CLI::App& app, Action& chosen) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("classify", "Classify the flows of capture files");
-  command->add_option("--path", options->route,
-                      "kernel: every packet through the BPF programs, needs root;\n"
-                      "user: the same logic without privileges")
+  command
+      ->add_option("--path", options->route,
+                   "kernel: every packet through the BPF programs, needs root;\n"
+                   "user: the same logic without privileges")
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, Route>{{"kernel", Route::kernel}, {"user", Route::user}}))
       ->default_str("kernel");
@@ -196,18 +197,20 @@ void register_classify(CLI::App& app, Action& chosen) {
       ->check(CLI::Range(0, 255));
   command->add_option("--snaplen", options->snaplen, "Bytes of the others (128)")
       ->check(CLI::Range(64, L7M_MAX_SNAPLEN));
-  command->add_option("--workers", options->workers,
-                      "Classifiers that share the flows, as workers of the daemon do")
+  command
+      ->add_option("--workers", options->workers,
+                   "Classifiers that share the flows, as workers of the daemon do")
       ->check(CLI::Range(1, L7M_MAX_RINGS))
       ->capture_default_str();
-  command->add_option("--inside", options->inside,
-                      "Prefixes of the clients: with --workers, a client's flows stay together")
+  command
+      ->add_option("--inside", options->inside,
+                   "Prefixes of the clients: with --workers, a client's flows stay together")
       ->delimiter(',')
       ->allow_extra_args(false);
-  command->add_option("--protocols", options->protocols_file,
-                      "Custom protocols, in nDPI's format");
-  command->add_option("--decapsulate", options->decapsulate,
-                      "Tunnels to open besides IPIP and 6in4: gre, gtpu, vxlan")
+  command->add_option("--protocols", options->protocols_file, "Custom protocols, in nDPI's format");
+  command
+      ->add_option("--decapsulate", options->decapsulate,
+                   "Tunnels to open besides IPIP and 6in4: gre, gtpu, vxlan")
       ->check(CLI::IsMember({"gre", "gtpu", "vxlan"}))
       ->delimiter(',')
       ->allow_extra_args(false);
@@ -216,7 +219,8 @@ void register_classify(CLI::App& app, Action& chosen) {
       "Prints one JSON object a flow, or a table.\n\n"
       "Examples:\n"
       "  l7mark classify --format table morning.pcapng\n"
-      "  l7mark classify --path user --policy gateway.json *.pcap | jq -r '.ndpi + \" \" + .class'");
+      "  l7mark classify --path user --policy gateway.json *.pcap | jq -r '.ndpi + \" \" + "
+      ".class'");
   command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
 }
 

@@ -162,7 +162,8 @@ Result<KernelPath> KernelPath::make(const PathOptions& options, std::uint32_t ex
   wanted.rings = options.rings;
   wanted.parse = options.parse;
   wanted.replay = true;
-  const auto features = probe_features();
+  // Once for all captures: probing costs more than many a capture.
+  static const Result<Features> features = probe_features();
   if (!features.ok()) return features.error();
   L7MARK_TRY(features->check_required());
   auto dataplane = Dataplane::open_private(wanted, *features);
@@ -193,8 +194,7 @@ Result<KernelPath> KernelPath::make(const PathOptions& options, std::uint32_t ex
     state->callbacks.emplace_back(state.get(), ring);
     const int fd = state->dataplane.ring_fd(ring);
     if (!state->rings) {
-      state->rings.reset(
-          ring_buffer__new(fd, State::on_record, &state->callbacks.back(), nullptr));
+      state->rings.reset(ring_buffer__new(fd, State::on_record, &state->callbacks.back(), nullptr));
       if (!state->rings) return error_from_errno("map", "ring buffer");
     } else if (ring_buffer__add(state->rings.get(), fd, State::on_record,
                                 &state->callbacks.back()) != 0) {
@@ -211,10 +211,10 @@ Status KernelPath::packet(const CapturedPacket& captured) {
   __sk_buff context{};
   context.wire_len = std::min(
       std::max(captured.bytes, static_cast<std::uint32_t>(captured.frame.size())), kMaxWireLength);
-  LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = captured.frame.data(),
-              .data_size_in =
-                  static_cast<__u32>(std::min<std::size_t>(captured.frame.size(), kMaxRun)),
-              .ctx_in = &context, .ctx_size_in = sizeof(context), .repeat = 1, );
+  LIBBPF_OPTS(
+      bpf_test_run_opts, run, .data_in = captured.frame.data(),
+      .data_size_in = static_cast<__u32>(std::min<std::size_t>(captured.frame.size(), kMaxRun)),
+      .ctx_in = &context, .ctx_size_in = sizeof(context), .repeat = 1, );
   if (bpf_prog_test_run_opts(state.program, &run) != 0)
     return error_from_errno("run", "l7mark_ingress");
   if (const int got = ring_buffer__consume(state.rings.get()); got < 0)

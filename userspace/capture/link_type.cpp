@@ -61,7 +61,8 @@ std::optional<Inside> find_ppp(Bytes packet) {
 std::optional<Inside> find_wifi(Bytes packet) {
   if (packet.size() < 8) return std::nullopt;
   const std::size_t radio = packet[2] | packet[3] << 8;
-  // Bits 1 and 0 of `present`: a time stamp of 8 bytes, then a byte of flags. 0x40 is a bad checksum.
+  // Bits 1 and 0 of `present`: a time stamp of 8 bytes, then a byte of flags. 0x40 is a bad
+  // checksum.
   const bool has_flags = (packet[4] & 0x02) != 0;
   const std::size_t flags_at = (packet[4] & 0x01) != 0 ? 16 : 8;
   const bool more_present = (packet[7] & 0x80) != 0;
@@ -74,8 +75,8 @@ std::optional<Inside> find_wifi(Bytes packet) {
   if ((control & 0x0c) != 0x08 || (control & 0x40) != 0) return std::nullopt;  // no data
   if ((flags & 0x40) != 0) return std::nullopt;                                // encrypted
   std::size_t at = radio + 24;
-  if ((flags & 0x03) == 0x03) at += 6;     // a fourth address
-  if ((control & 0x80) != 0) at += 2;      // quality of service
+  if ((flags & 0x03) == 0x03) at += 6;  // a fourth address
+  if ((control & 0x80) != 0) at += 2;   // quality of service
   if (packet.size() < at + 8) return std::nullopt;
   if (packet[at] != 0xaa || packet[at + 1] != 0xaa) return std::nullopt;
   return Inside{at + 8, be16(packet, at + 6)};
@@ -113,9 +114,17 @@ std::optional<Inside> find_inside(int link_type, Bytes packet) {
 }  // namespace
 
 bool is_supported_link_type(int link_type) {
-  constexpr std::array others{DLT_EN10MB, DLT_NULL,       DLT_LOOP,   DLT_IPV4,
-                              DLT_IPV6,   DLT_PPP,        DLT_PPP_SERIAL, DLT_C_HDLC,
-                              DLT_LINUX_SLL, kSll2, DLT_IEEE802_11_RADIO};
+  constexpr std::array others{DLT_EN10MB,
+                              DLT_NULL,
+                              DLT_LOOP,
+                              DLT_IPV4,
+                              DLT_IPV6,
+                              DLT_PPP,
+                              DLT_PPP_SERIAL,
+                              DLT_C_HDLC,
+                              DLT_LINUX_SLL,
+                              kSll2,
+                              DLT_IEEE802_11_RADIO};
   return std::find(kRawNumbers.begin(), kRawNumbers.end(), link_type) != kRawNumbers.end() ||
          std::find(others.begin(), others.end(), link_type) != others.end();
 }

@@ -21,9 +21,9 @@ struct CapturedPacket {
   std::uint32_t bytes = 0;              // captured of the original frame
 };
 
-// A packet of `link_type` (DLT_* of libpcap) as an Ethernet frame in `out`, which is not written for
-// Ethernet itself. Empty for what carries no IP or is too short. Where the original link header is
-// longer than Ethernet's, bytes are added behind so that the length stays what it was.
+// A packet of `link_type` (DLT_* of libpcap) as an Ethernet frame in `out`, which is not written
+// for Ethernet itself. Empty for what carries no IP or is too short. Where the original link header
+// is longer than Ethernet's, bytes are added behind so that the length stays what it was.
 [[nodiscard]] std::span<const std::uint8_t> to_ethernet(int link_type,
                                                         std::span<const std::uint8_t> packet,
                                                         std::vector<std::uint8_t>& out);

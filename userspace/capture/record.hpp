@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// A flow as people and programs read it: one JSON object, or a row of a table. `l7mark classify` and
-// the daemon's event stream use the same keys.
+// A flow as people and programs read it: one JSON object, or a row of a table. `l7mark classify`
+// and the daemon's event stream use the same keys.
 #pragma once
 
 #include <l7mark/types.h>
@@ -28,9 +28,9 @@ struct RecordNames {
 
 // What a record tells besides the answer.
 struct RecordContext {
-  std::string capture;            // file name in `classify`; empty elsewhere
-  std::string class_name;         // empty for none
-  l7m_counters count{};           // by endpoint of the answer's key
+  std::string capture;     // file name in `classify`; empty elsewhere
+  std::string class_name;  // empty for none
+  l7m_counters count{};    // by endpoint of the answer's key
   std::uint32_t sampled_packets = 0;
   std::uint64_t sampled_bytes = 0;
 };

@@ -57,9 +57,9 @@ struct UserPath::State : ClassifierSink {
   void on_dns(DnsAnswer&& /*answer*/) override {}
 
   std::uint8_t choose_ring(const l7m_packet& packet) const {
-    return static_cast<std::uint8_t>(l7m_ring_of(
-        &packet, is_inside(options.inside, packet.saddr) ? 1 : 0,
-        is_inside(options.inside, packet.daddr) ? 1 : 0, settings.rings));
+    return static_cast<std::uint8_t>(
+        l7m_ring_of(&packet, is_inside(options.inside, packet.saddr) ? 1 : 0,
+                    is_inside(options.inside, packet.daddr) ? 1 : 0, settings.rings));
   }
 
   void sample(const CapturedPacket& captured, const l7m_packet& packet, const FlowKey& key,
@@ -121,9 +121,8 @@ Status UserPath::packet(const CapturedPacket& captured) {
   l7m_packet packet{};
   const std::uint8_t* start = captured.frame.data();
   l7m_cursor cursor{start, start + captured.frame.size(), 0, nullptr};
-  const int parsed =
-      l7m_parse(&cursor, &packet, 0, static_cast<std::uint32_t>(captured.frame.size()),
-                state.options.parse);
+  const int parsed = l7m_parse(
+      &cursor, &packet, 0, static_cast<std::uint32_t>(captured.frame.size()), state.options.parse);
   if (parsed != L7M_PARSE_OK) {
     ++(parsed == L7M_PARSE_NOT_IP ? state.stats.not_ip : state.stats.malformed);
     return success();
@@ -154,8 +153,8 @@ Status UserPath::packet(const CapturedPacket& captured) {
   flow.count.bytes[sender] += captured.bytes;
   ++state.stats.packets;
   state.stats.bytes += captured.bytes;
-  const auto closing = static_cast<std::uint8_t>(l7m_closing_flags(&packet, sender) &
-                                                 ~candidate.flags);
+  const auto closing =
+      static_cast<std::uint8_t>(l7m_closing_flags(&packet, sender) & ~candidate.flags);
   candidate.flags |= closing;
   if (entry.decided) return success();
 

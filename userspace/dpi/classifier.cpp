@@ -55,10 +55,10 @@ struct Classifier::Flow {
   FlowKey key;
   std::uint32_t id = 0;
   std::uint8_t initiator = 0;
-  std::uint8_t flags = 0;         // L7M_FLOW_*
-  bool detected = false;          // nDPI is done with it
-  bool guessed = false;           // its detection is a guess by port or address
-  std::uint8_t dns_queries = 0;   // over UDP
+  std::uint8_t flags = 0;        // L7M_FLOW_*
+  bool detected = false;         // nDPI is done with it
+  bool guessed = false;          // its detection is a guess by port or address
+  std::uint8_t dns_queries = 0;  // over UDP
   std::uint8_t dns_responses = 0;
   std::uint16_t vlan = 0;
   std::uint32_t ifindex = 0;
@@ -307,8 +307,7 @@ void Classifier::answer(Flow& flow, FlowState state) {
   out.closed = is_closed(flow.flags);
   FlowFacts& facts = out.facts;
   // A SYN-ACK came first: its sender is the server.
-  const int client =
-      (flow.flags & L7M_FLOW_ANSWER) != 0 ? 1 - flow.initiator : int{flow.initiator};
+  const int client = (flow.flags & L7M_FLOW_ANSWER) != 0 ? 1 - flow.initiator : int{flow.initiator};
   facts.client = flow.key.address(client);
   facts.server = flow.key.address(1 - client);
   facts.client_port = flow.key.port(client);

@@ -48,8 +48,9 @@ struct ClassifierStats {
   std::uint64_t memory_failures = 0;  // flows that nDPI had no memory for
 };
 
-// One per worker. Holds an entry for each flow from its first sample until it is abandoned, idle, or
-// pushed out by newer ones; once answered, an entry is only there to ignore samples still under way.
+// One per worker. Holds an entry for each flow from its first sample until it is abandoned, idle,
+// or pushed out by newer ones; once answered, an entry is only there to ignore samples still under
+// way.
 class Classifier {
  public:
   // Both must outlive the classifier.

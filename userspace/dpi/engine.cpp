@@ -28,8 +28,7 @@ std::string text_of(const char (&text)[N]) {
   return clean(text, N);
 }
 template <class Pointer>
-  requires std::is_pointer_v<Pointer>
-std::string text_of(const Pointer& text) {
+requires std::is_pointer_v<Pointer> std::string text_of(const Pointer& text) {
   return text == nullptr ? std::string() : clean(reinterpret_cast<const char*>(text), kMaxText);
 }
 
@@ -51,8 +50,7 @@ ndpi::Flow* flow_of(void* flow) {
 }
 
 bool involves(const ndpi::Flow& flow, std::uint16_t protocol) {
-  return std::find(std::begin(flow.detected_protocol_stack),
-                   std::end(flow.detected_protocol_stack),
+  return std::find(std::begin(flow.detected_protocol_stack), std::end(flow.detected_protocol_stack),
                    protocol) != std::end(flow.detected_protocol_stack);
 }
 
@@ -135,9 +133,8 @@ Detection to_detection(const ndpi_protocol& protocol) {
 Detection Engine::process(EngineFlow& flow, const std::uint8_t* packet, std::size_t length,
                           std::uint64_t time_ms) {
   const auto limited = static_cast<unsigned short>(std::min<std::size_t>(length, 0xffff));
-  const ndpi_protocol protocol =
-      ndpi::process(ndpi_detection_process_packet, module_->handle, flow_of(flow.flow_), packet,
-                    limited, time_ms);
+  const ndpi_protocol protocol = ndpi::process(ndpi_detection_process_packet, module_->handle,
+                                               flow_of(flow.flow_), packet, limited, time_ms);
   module_->progress = ndpi::progress(protocol);
   return to_detection(protocol);
 }
@@ -147,8 +144,7 @@ bool Engine::wants_more(const EngineFlow& flow) const {
 }
 
 Detection Engine::give_up(EngineFlow& flow) const {
-  return to_detection(
-      ndpi::give_up(ndpi_detection_giveup, module_->handle, flow_of(flow.flow_)));
+  return to_detection(ndpi::give_up(ndpi_detection_giveup, module_->handle, flow_of(flow.flow_)));
 }
 
 bool Engine::is_guess(const EngineFlow& flow) const {
@@ -197,8 +193,8 @@ std::string Engine::application_name(std::uint16_t application) const {
 
 std::string Engine::category_name(std::uint16_t category) const {
   if (category >= NDPI_PROTOCOL_NUM_CATEGORIES) return std::to_string(category);
-  const char* name = ndpi_category_get_name(module_->handle,
-                                            static_cast<ndpi_protocol_category_t>(category));
+  const char* name =
+      ndpi_category_get_name(module_->handle, static_cast<ndpi_protocol_category_t>(category));
   return name == nullptr ? std::to_string(category) : name;
 }
 

@@ -3,9 +3,9 @@
 //
 // Where a function or a field changed, the shape that the headers declare selects the code, not the
 // version's number: 4.3 to 4.15 are development branches that changed under one number. A number
-// decides only where a name exists in some versions only and can't be asked for. Sources: ndpi_api.h
-// and ndpi_typedefs.h of 4.2, 4.8, 4.14 and 5.0, and the "Important API Changes" of their
-// CHANGELOG.md.
+// decides only where a name exists in some versions only and can't be asked for. Sources:
+// ndpi_api.h and ndpi_typedefs.h of 4.2, 4.8, 4.14 and 5.0, and the "Important API Changes" of
+// their CHANGELOG.md.
 #pragma once
 
 #include <cstddef>
