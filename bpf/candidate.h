@@ -154,7 +154,7 @@ static __noinline __u32 l7m_new_flow(void *ctx, struct l7m_met *met, struct l7m_
 	what->length = l7m_sample_length(&fresh, p, s);
 	what->flags |= L7M_SAMPLE_FIRST;
 	/* As if the copy had gone out: it nearly always does, and a second look-up is saved. */
-	l7m_count_sample(&fresh, p);
+	l7m_count_sample(&fresh, p, s);
 	if (fresh.sampled >= fresh.packets)
 		what->flags |= L7M_SAMPLE_LAST;
 	if (l7m_put_candidate(&what->key, v4, &fresh)) {
@@ -228,12 +228,13 @@ static __noinline __u32 l7m_candidate_packet(void *ctx, struct l7m_met *met)
 
 		if (!after.first_sent)
 			what.flags |= L7M_SAMPLE_FIRST;
-		l7m_count_sample(&after, p);
+		l7m_count_sample(&after, p, s);
 		if (after.sampled >= after.packets)
 			what.flags |= L7M_SAMPLE_LAST;
 		if (!l7m_export(ctx, &what, met, &after)) {
 			c->first_sent = 1;
 			c->sampled = after.sampled;
+			c->whole = after.whole;
 		}
 		return c->action;
 	}

@@ -93,6 +93,7 @@ struct l7m_packet {
 	__u16 vlan;	 /* outermost tag in the frame, 0 for none */
 	__u32 l3_length; /* bytes of that IP packet, by its header */
 	__u32 payload;	 /* bytes after the transport header, 0 for later fragments */
+	__u32 handshake; /* 1 if the payload may begin a TLS, DTLS or QUIC handshake */
 };
 
 /*
@@ -427,6 +428,19 @@ static __always_inline int l7m_parse_vxlan(struct l7m_cursor *c)
 	return type == 0x0800 ? 4 : 6;
 }
 
+/*
+ * The first byte of payload, on the cursor: a handshake record of TLS or DTLS (RFC 8446, 5.1), or
+ * over UDP a long header of QUIC (RFC 9000, 17.2). What can't be read may be one.
+ */
+static __always_inline __u32 l7m_may_be_handshake(struct l7m_cursor *c, __u8 protocol)
+{
+	const __u8 *h;
+
+	l7m_settle(c);
+	h = l7m_header(c, 1);
+	return !h || h[0] == 0x16 || (protocol == L7M_PROTO_UDP && (h[0] & 0xc0) == 0xc0);
+}
+
 /* Transport header on the cursor; `length` is what the IP header leaves for it. */
 static __always_inline int l7m_parse_transport(struct l7m_cursor *c, struct l7m_packet *p,
 					       __u32 length, __u32 options)
@@ -446,6 +460,9 @@ static __always_inline int l7m_parse_transport(struct l7m_cursor *c, struct l7m_
 		p->tcp_flags = h[13];
 		header = (__u32)(h[12] >> 4) * 4;
 		p->payload = header <= length ? length - header : 0;
+		c->offset += header;
+		if (p->payload)
+			p->handshake = l7m_may_be_handshake(c, L7M_PROTO_TCP);
 		return L7M_PARSE_OK;
 	}
 	if (p->protocol == L7M_PROTO_UDP) {
@@ -457,6 +474,9 @@ static __always_inline int l7m_parse_transport(struct l7m_cursor *c, struct l7m_
 		p->sport = l7m_load_be16(h);
 		p->dport = l7m_load_be16(h + 2);
 		p->payload = length - 8;
+		c->offset += 8;
+		if (p->payload)
+			p->handshake = l7m_may_be_handshake(c, L7M_PROTO_UDP);
 		return L7M_PARSE_OK;
 	}
 	if (!(options & L7M_PARSE_TWO_PORTS) &&

@@ -40,6 +40,20 @@ static __always_inline __u8 l7m_closing_flags(const struct l7m_packet *p, int se
 }
 
 /*
+ * How many packets of the flow are wanted whole. Its first payload tells: a TLS certificate comes
+ * in the third or fourth packet, QUIC's ClientHello may be spread over as many datagrams, and all
+ * else is known by its first two or by the first bytes of more.
+ */
+static __always_inline __u8 l7m_wanted_whole(const struct l7m_candidate *c,
+					     const struct l7m_packet *p,
+					     const struct l7m_settings *s)
+{
+	if (c->sampled || p->handshake || c->whole <= s->whole_plain)
+		return c->whole;
+	return (__u8)s->whole_plain;
+}
+
+/*
  * How many bytes of the frame to copy: 0 for a packet that is not wanted. The caller counts the
  * packet by l7m_count_sample() only if the copy went out, so that a full ring costs a flow a packet
  * and not its answer.
@@ -54,13 +68,18 @@ static __always_inline __u32 l7m_sample_length(const struct l7m_candidate *c,
 		return c->first_sent ? 0 : s->whole_snaplen;
 	if (c->sampled >= c->packets)
 		return 0;
-	return c->sampled < c->whole || !c->first_sent ? s->whole_snaplen : s->snaplen;
+	return c->sampled < l7m_wanted_whole(c, p, s) || !c->first_sent ? s->whole_snaplen
+									: s->snaplen;
 }
 
-static __always_inline void l7m_count_sample(struct l7m_candidate *c, const struct l7m_packet *p)
+static __always_inline void l7m_count_sample(struct l7m_candidate *c, const struct l7m_packet *p,
+					     const struct l7m_settings *s)
 {
 	c->first_sent = 1;
-	if (p->payload && c->sampled < 255)
+	if (!p->payload)
+		return;
+	c->whole = l7m_wanted_whole(c, p, s);
+	if (c->sampled < 255)
 		c->sampled++;
 }
 

@@ -208,7 +208,7 @@ struct l7m_settings {
 	__u32 rings;	     /* ring buffers in use, 1 to L7M_MAX_RINGS */
 	__u32 flags;	     /* L7M_SET_* */
 	__u32 mark_mask;     /* bits of skb->mark that any class sets: key of map `marks` */
-	__u32 reserved;
+	__u32 whole_plain;   /* as `whole`, of flows that begin with no TLS or QUIC handshake */
 };
 L7M_ASSERT_SIZE(struct l7m_settings, 32);
 

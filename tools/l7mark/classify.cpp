@@ -32,7 +32,7 @@ struct Options {
   Format format = Format::json;
   std::string policy;
   std::string protocols_file;
-  std::optional<std::uint8_t> packets, whole;
+  std::optional<std::uint8_t> packets, whole, whole_plain;
   std::optional<std::uint32_t> snaplen;
   std::uint32_t workers = 1;
   std::vector<std::string> inside;
@@ -88,6 +88,7 @@ Result<Setup> prepare(const Options& options) {
   SamplingConfig& sampling = setup.path.sampling;
   if (options.packets) sampling.packets = *options.packets;
   if (options.whole) sampling.whole = *options.whole;
+  if (options.whole_plain) sampling.whole_plain = *options.whole_plain;
   if (options.snaplen) sampling.snaplen = *options.snaplen;
   return setup;
 }
@@ -194,6 +195,9 @@ void register_classify(CLI::App& app, Action& chosen) {
   command->add_option("--packets", options->packets, "Payload packets copied of a flow (8)")
       ->check(CLI::Range(1, 255));
   command->add_option("--whole", options->whole, "Of them, how many whole (4)")
+      ->check(CLI::Range(0, 255));
+  command->add_option("--whole-plain", options->whole_plain,
+                      "The same of flows that begin with no TLS or QUIC handshake (2)")
       ->check(CLI::Range(0, 255));
   command->add_option("--snaplen", options->snaplen, "Bytes of the others (128)")
       ->check(CLI::Range(64, L7M_MAX_SNAPLEN));

@@ -29,6 +29,7 @@ struct PathOptions {
     l7m_settings out{};
     out.packets = sampling.packets;
     out.whole = sampling.whole;
+    out.whole_plain = sampling.whole_plain;
     out.snaplen = sampling.snaplen;
     out.whole_snaplen = sampling.whole_snaplen;
     out.rings = rings;

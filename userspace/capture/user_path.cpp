@@ -169,7 +169,7 @@ Status UserPath::packet(const CapturedPacket& captured) {
   }
   const auto length =
       std::min<std::uint32_t>(wanted, static_cast<std::uint32_t>(captured.frame.size()));
-  l7m_count_sample(&candidate, &packet);
+  l7m_count_sample(&candidate, &packet, &state.settings);
   if (candidate.sampled >= candidate.packets) flags |= L7M_SAMPLE_LAST;
   ++flow.sampled_packets;
   flow.sampled_bytes += length;

@@ -43,8 +43,9 @@ struct SamplingOverride {
 };
 
 struct SamplingConfig {
-  std::uint8_t packets = 8;  // payload packets copied of a flow
-  std::uint8_t whole = 4;    // of them, how many up to whole_snaplen
+  std::uint8_t packets = 8;      // payload packets copied of a flow
+  std::uint8_t whole = 4;        // of them, how many up to whole_snaplen
+  std::uint8_t whole_plain = 2;  // the same of flows that begin with no TLS or QUIC handshake
   std::uint32_t snaplen = 128;
   std::uint32_t whole_snaplen = 1600;
   std::uint32_t idle_timeout = 3;  // seconds without a packet after which a flow is given up

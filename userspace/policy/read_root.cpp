@@ -97,6 +97,10 @@ constexpr Field<SamplingConfig> kSamplingFields[] = {
      [](PolicyReader& r, const JsonNode& n, SamplingConfig& s) {
        s.whole = static_cast<std::uint8_t>(r.number(n, 0, s.packets));
      }},
+    {"whole_plain",
+     [](PolicyReader& r, const JsonNode& n, SamplingConfig& s) {
+       s.whole_plain = static_cast<std::uint8_t>(r.number(n, 0, 255));
+     }},
     {"snaplen", read_u32<64, L7M_MAX_SNAPLEN, SamplingConfig, &SamplingConfig::snaplen>},
     {"whole_snaplen",
      read_u32<64, L7M_MAX_SNAPLEN, SamplingConfig, &SamplingConfig::whole_snaplen>},
