@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 
 namespace CLI {
 class App;
@@ -20,7 +21,20 @@ enum ExitCode : int {
 
 using Action = std::function<int()>;
 
+// Options that every subcommand takes.
+struct Globals {
+  std::string instance = "default";
+  std::string netns;  // empty: the one we are in; entered before the subcommand runs
+};
+
 void register_classify(CLI::App& app, Action& chosen);
 void register_features(CLI::App& app, Action& chosen);
+void register_load(CLI::App& app, const Globals& globals, Action& chosen);
+void register_unload(CLI::App& app, const Globals& globals, Action& chosen);
+void register_status(CLI::App& app, const Globals& globals, Action& chosen);
+void register_flows(CLI::App& app, const Globals& globals, Action& chosen);
+void register_events(CLI::App& app, const Globals& globals, Action& chosen);
+void register_reload(CLI::App& app, const Globals& globals, Action& chosen);
+void register_check(CLI::App& app, Action& chosen);
 
 }  // namespace l7mark

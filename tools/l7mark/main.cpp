@@ -2,9 +2,13 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
+#include <map>
+#include <string>
 
 #include "commands.hpp"
+#include "util/instance.hpp"
 #include "util/log.hpp"
+#include "util/netns.hpp"
 
 int main(int argc, char** argv) {
   using namespace l7mark;
@@ -14,7 +18,38 @@ int main(int argc, char** argv) {
     app.set_help_all_flag("--help-all", "Help for all subcommands");
     app.require_subcommand(1);
 
+    app.fallthrough();  // the options here may stand behind the subcommand as well
+
+    Globals globals;
+    app.add_option("--instance", globals.instance, "Which l7markd, and whose pins")
+        ->check(check_instance_name)
+        ->type_name("NAME")
+        ->capture_default_str();
+    app.add_option("--netns", globals.netns, "Network namespace to work in")->type_name("NAME");
+    auto level = LogLevel::info;
+    app.add_option("--log-level", level, "debug, info, warning or error")
+        ->transform(
+            CLI::CheckedTransformer(std::map<std::string, LogLevel>{{"debug", LogLevel::debug},
+                                                                    {"info", LogLevel::info},
+                                                                    {"warning", LogLevel::warning},
+                                                                    {"error", LogLevel::error}}))
+        ->type_name("LEVEL");
+    app.footer(
+        "Examples:\n"
+        "  l7mark load lan0                    # programs onto an interface, without a daemon\n"
+        "  l7mark status --wait 10             # what the daemon does\n"
+        "  l7mark flows --instance lab\n"
+        "  l7mark classify morning.pcapng      # flows of a capture\n"
+        "`l7mark COMMAND --help` tells more of each. The daemon is l7markd(8).");
+
     Action chosen;
+    register_load(app, globals, chosen);
+    register_unload(app, globals, chosen);
+    register_status(app, globals, chosen);
+    register_flows(app, globals, chosen);
+    register_events(app, globals, chosen);
+    register_reload(app, globals, chosen);
+    register_check(app, chosen);
     register_classify(app, chosen);
     register_features(app, chosen);
 
@@ -22,6 +57,13 @@ int main(int argc, char** argv) {
       app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
       return app.exit(error) == 0 ? kExitOk : kExitUsage;
+    }
+    set_log_level(level);
+    if (!globals.netns.empty()) {
+      if (const Status entered = enter_network_namespace(globals.netns); !entered.ok()) {
+        log_error("{}", entered.error().message());
+        return kExitFailure;
+      }
     }
     return chosen();
   } catch (const std::exception& error) {

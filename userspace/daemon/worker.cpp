@@ -92,7 +92,8 @@ class Worker final : public ClassifierSink {
   }
 
   bool barred(const l7m_key& key) const {
-    for (std::uint32_t i = 0; i < page_.barred_count && i < kBarredFlows; ++i)
+    const std::uint32_t count = page_.barred_count;
+    for (std::uint32_t i = 0; i < count && i < kBarredFlows; ++i)
       if (std::memcmp(&page_.barred[i], &key, sizeof(key)) == 0) return true;
     return false;
   }

@@ -1,0 +1,452 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "daemon/daemon.hpp"
+
+#include <net/if.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "daemon/control.hpp"
+#include "daemon/core.hpp"
+#include "daemon/notify.hpp"
+#include "daemon/state_file.hpp"
+#include "daemon/workers.hpp"
+#include "dataplane/attach.hpp"
+#include "dataplane/dataplane.hpp"
+#include "dataplane/features.hpp"
+#include "dataplane/programs.hpp"
+#include "util/log.hpp"
+#include "util/netns.hpp"
+
+namespace l7mark {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Sends of workers that are read before their verdicts are written: few enough to be quick, enough
+// to fill a batch under load.
+constexpr std::size_t kSendsPerRound = 8;
+
+struct LoadedPolicy {
+  std::shared_ptr<const Policy> policy;
+  RecordNames names;
+  EngineOptions engine;
+};
+
+// The engine only lends its names: packets are looked at by workers alone.
+Result<LoadedPolicy> load(const std::string& path) {
+  LoadedPolicy out;
+  auto protocols = load_protocols_file_setting(path);
+  if (!protocols) return protocols.error();
+  out.engine.protocols_file = *protocols;
+  auto engine = Engine::make(out.engine);
+  if (!engine) return engine.error();
+  out.names = RecordNames::of(*engine);
+  auto policy = load_policy(path, out.names.catalog);
+  if (!policy) return policy.error();
+  out.policy = std::make_shared<const Policy>(std::move(*policy));
+  return out;
+}
+
+void say_warnings(const Policy& policy) {
+  for (const std::string& warning : policy.warnings) log_warning("{}", warning);
+}
+
+class Daemon {
+ public:
+  explicit Daemon(const DaemonOptions& options)
+      : options_(options), pins_{options.instance}, paths_(attach_paths(pins_)) {}
+
+  Status start();
+  void loop();
+  void stop();
+
+ private:
+  Status start_parts(const LoadedPolicy& loaded);
+  Status attach_one(const InterfaceConfig& config);
+  void take_out();
+  void remember();
+  void check_interfaces();
+  void tell_interfaces();
+  Result<std::string> reload();
+  Json handle(const std::string& command, const Json& arguments, const ControlServer::Line& line);
+  Json status();
+  bool on_signal();
+
+  DaemonOptions options_;
+  PinPaths pins_;
+  AttachPaths paths_;
+  Fd signals_;
+  Fd timer_;
+  Fd epoll_;
+  std::optional<ControlServer> control_;
+  std::optional<Features> features_;
+  std::optional<Dataplane> dataplane_;
+  std::unique_ptr<Core> core_;
+  std::unique_ptr<WorkerPool> workers_;
+  EngineOptions engine_;
+  std::map<std::string, unsigned> attached_;  // by us: name and index
+  std::set<std::string> users_;               // attached by the user with `l7mark load`
+  std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+};
+
+Status Daemon::start() {
+  if (!options_.netns.empty()) L7MARK_TRY(enter_network_namespace(options_.netns));
+  auto loaded = load(options_.policy);
+  if (!loaded) return loaded.error();
+  say_warnings(*loaded->policy);
+  std::vector<InterfaceFacts> facts;
+  for (const InterfaceConfig& config : loaded->policy->interfaces) {
+    auto found = describe_interface(config.name);
+    if (!found) return found.error();
+  }
+  auto control = ControlServer::listen(control_path(options_.instance));
+  if (!control) return control.error();
+  control_.emplace(std::move(*control));
+
+  sigset_t mask;
+  sigemptyset(&mask);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGCHLD}) sigaddset(&mask, signal);
+  sigprocmask(SIG_BLOCK, &mask, nullptr);
+  signals_ = Fd(signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK));
+  timer_ = Fd(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  epoll_ = Fd(epoll_create1(EPOLL_CLOEXEC));
+  if (!signals_ || !timer_ || !epoll_) return error_from_errno("start", "the main loop");
+  const itimerspec second{{1, 0}, {1, 0}};
+  timerfd_settime(timer_.get(), 0, &second, nullptr);
+
+  if (const Status done = start_parts(*loaded); !done.ok()) {
+    take_out();
+    return done;
+  }
+  return success();
+}
+
+Status Daemon::start_parts(const LoadedPolicy& loaded) {
+  const Policy& policy = *loaded.policy;
+  auto features = probe_features();
+  if (!features) return features.error();
+  features_.emplace(std::move(*features));
+
+  const DaemonState before = read_state(state_path(options_.instance));
+  for (const Attachment& there : list_attachments(paths_))
+    if (!before.interfaces.contains(there.name)) users_.insert(there.name);
+
+  auto dataplane = Dataplane::open(pins_, dataplane_options(policy), *features_);
+  if (!dataplane) return dataplane.error();
+  dataplane_.emplace(std::move(*dataplane));
+  const auto first = dataplane_->clock();
+  if (!first) return first.error();
+
+  std::vector<int> rings;
+  for (std::uint32_t i = 0; i < dataplane_->rings(); ++i) rings.push_back(dataplane_->ring_fd(i));
+  engine_ = loaded.engine;
+  ClassifierOptions classifier;
+  classifier.idle_ns = std::uint64_t{policy.sampling.idle_timeout} * 1'000'000'000;
+  workers_ = std::make_unique<WorkerPool>(
+      rings, engine_, classifier,
+      WorkerPool::Events{
+          [this](std::vector<Message>&& messages) { core_->on_messages(std::move(messages)); },
+          [this](std::uint32_t worker, std::optional<FlowKey> culprit) {
+            core_->on_worker_died(worker, culprit);
+          }});
+  L7MARK_TRY(workers_->start());
+
+  // Long enough apart to tell HZ; the workers set up their engines meanwhile.
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  const auto second = dataplane_->clock();
+  if (!second) return second.error();
+  core_ = std::make_unique<Core>(
+      *dataplane_, loaded.policy, loaded.names, JiffiesClock(*first, *second),
+      Core::Events{[this] { return control_->has_followers(); },
+                   [this](std::string_view line) { control_->publish(line); }},
+      before.sets);
+  L7MARK_TRY(core_->start());
+  remember();
+
+  for (const InterfaceConfig& config : policy.interfaces) L7MARK_TRY(attach_one(config));
+  // Those of an earlier run that the policy no longer names.
+  for (const std::string& name : before.interfaces)
+    if (!attached_.contains(name)) L7MARK_TRY(detach(name, paths_));
+  remember();
+  tell_interfaces();
+  L7MARK_TRY(core_->set_sampling(true));
+
+  const std::pair<int, std::uint32_t> sources[] = {
+      {signals_.get(), 0}, {timer_.get(), 1}, {control_->fd(), 2}, {workers_->fd(), 3}};
+  for (const auto& [fd, number] : sources) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.u32 = number;
+    if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0)
+      return error_from_errno("start", "the main loop");
+  }
+  control_->set_handler(
+      [this](const std::string& command, const Json& arguments, const ControlServer::Line& line) {
+        return handle(command, arguments, line);
+      });
+  return success();
+}
+
+Status Daemon::attach_one(const InterfaceConfig& config) {
+  auto facts = describe_interface(config.name);
+  if (!facts) return facts.error();
+  auto done = attach(
+      config, *facts, program_set(*dataplane_), [this] { return dataplane_->open_xdp(); },
+      *features_, paths_);
+  if (!done) return done.error();
+  attached_[config.name] = facts->ifindex;
+  return success();
+}
+
+// What this daemon and those before it put in; never what the user attached.
+void Daemon::remember() {
+  DaemonState state;
+  for (const auto& [name, index] : attached_)
+    if (!users_.contains(name)) state.interfaces.insert(name);
+  if (core_) state.sets = core_->our_sets();
+  if (const Status done = write_state(state_path(options_.instance), state); !done.ok())
+    log_warning("{}", done.error().message());
+}
+
+void Daemon::tell_interfaces() {
+  std::vector<std::pair<std::string, std::uint32_t>> indexes;
+  for (const Attachment& there : list_attachments(paths_))
+    if (const unsigned index = if_nametoindex(there.name.c_str()); index != 0)
+      indexes.emplace_back(there.name, index);
+  core_->set_interfaces(indexes);
+}
+
+// Interfaces come and go (ppp, VLANs, a cable's other end): ours are attached again when they are
+// back under another index.
+void Daemon::check_interfaces() {
+  bool changed = false;
+  for (const InterfaceConfig& config : core_->policy().interfaces) {
+    const auto known = attached_.find(config.name);
+    const unsigned index = if_nametoindex(config.name.c_str());
+    if (known != attached_.end() && known->second == index) continue;
+    if (index == 0) {
+      if (known == attached_.end()) continue;
+      log_warning("interface {} is gone; it is attached again when it is back", config.name);
+      attached_.erase(known);
+      changed = true;
+      continue;
+    }
+    if (const Status done = attach_one(config); !done.ok()) {
+      log_warning("{}", done.error().message());
+      attached_[config.name] = index;  // said once; tried again with the next index
+      continue;
+    }
+    log_info("interface {} is attached again", config.name);
+    changed = true;
+  }
+  if (!changed) return;
+  tell_interfaces();
+  remember();
+}
+
+Result<std::string> Daemon::reload() {
+  auto loaded = load(options_.policy);
+  if (!loaded) return loaded.error();
+  for (const InterfaceConfig& config : loaded->policy->interfaces) {
+    auto facts = describe_interface(config.name);
+    if (!facts) return facts.error();
+  }
+  const Policy old = core_->policy();
+  L7MARK_TRY(core_->reload(loaded->policy, loaded->names));
+  say_warnings(*loaded->policy);
+  for (const InterfaceConfig& config : loaded->policy->interfaces) {
+    const auto same =
+        std::find_if(old.interfaces.begin(), old.interfaces.end(),
+                     [&](const auto& o) { return o.name == config.name && o.mode == config.mode; });
+    if (same != old.interfaces.end() && attached_.contains(config.name)) continue;
+    if (const Status done = attach_one(config); !done.ok()) log_error("{}", done.error().message());
+  }
+  for (const InterfaceConfig& config : old.interfaces) {
+    const auto& now = loaded->policy->interfaces;
+    if (std::any_of(now.begin(), now.end(), [&](const auto& n) { return n.name == config.name; }))
+      continue;
+    if (!users_.contains(config.name))
+      if (const Status done = detach(config.name, paths_); !done.ok())
+        log_warning("{}", done.error().message());
+    attached_.erase(config.name);
+  }
+  if (loaded->engine.protocols_file != engine_.protocols_file ||
+      !loaded->engine.protocols_file.empty()) {
+    engine_ = loaded->engine;
+    workers_->set_engine(engine_);
+    workers_->stop();
+    L7MARK_TRY(workers_->start());
+  }
+  std::string note = "policy " + options_.policy + " is in force";
+  const DataplaneOptions was = dataplane_options(old);
+  const DataplaneOptions is = dataplane_options(*loaded->policy);
+  if (was.flows != is.flows || was.candidates != is.candidates || was.services != is.services ||
+      was.hints != is.hints || was.ring_bytes != is.ring_bytes || was.rings != is.rings ||
+      was.parse != is.parse)
+    note += "; its limits, workers and decapsulate take effect with the next start";
+  tell_interfaces();
+  remember();
+  log_info("{}", note);
+  return note;
+}
+
+Json Daemon::status() {
+  Json out;
+  out["type"] = "status";
+  out["version"] = L7MARK_VERSION;
+  out["ndpi"] = Engine::version();
+  out["instance"] = options_.instance;
+  out["pid"] = getpid();
+  out["uptime_seconds"] =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - started_)
+          .count();
+  out["ready"] = workers_->all_ready();
+  out["interfaces"] = Json::array();
+  for (const Attachment& there : list_attachments(paths_)) {
+    Json entry = {{"name", there.name},
+                  {"ifindex", there.ifindex},
+                  {"requested", attach_mode_name(there.requested)},
+                  {"mode", attach_mode_name(there.mode)},
+                  {"tc", there.tc}};
+    if (!there.xdp.empty()) entry["xdp"] = there.xdp;
+    entry["link_layer"] = there.link_layer;
+    entry["attached"] = there.present;
+    entry["by"] = users_.contains(there.name) ? "load" : "daemon";
+    out["interfaces"].push_back(std::move(entry));
+  }
+  out["workers"] = Json::array();
+  for (const WorkerFigures& worker : workers_->figures())
+    out["workers"].push_back({{"pid", worker.pid},
+                              {"ready", worker.ready},
+                              {"flows", worker.flows},
+                              {"samples", worker.samples},
+                              {"notices", worker.notices},
+                              {"answers", worker.answers},
+                              {"malformed", worker.malformed},
+                              {"evicted", worker.evicted},
+                              {"skipped", worker.skipped},
+                              {"restarts", worker.restarts}});
+  core_->status(out);
+  return out;
+}
+
+Json Daemon::handle(const std::string& command, const Json&, const ControlServer::Line& line) {
+  if (command == "status") return status();
+  if (command == "flows") {
+    core_->for_each_record([&line](const Json& record) { line(record); });
+    return {{"ok", true}};
+  }
+  if (command == "reload") {
+    notify_systemd("RELOADING=1");
+    const auto done = reload();
+    notify_systemd("READY=1");
+    if (done) return {{"ok", true}, {"message", *done}};
+    log_error("reload refused, the old policy goes on: {}", done.error().message());
+    return {{"ok", false}, {"error", done.error().message()}};
+  }
+  return {{"ok", false}, {"error", "unknown command " + command}};
+}
+
+// False when it is time to go.
+bool Daemon::on_signal() {
+  signalfd_siginfo info{};
+  bool go_on = true;
+  while (read(signals_.get(), &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
+    if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) go_on = false;
+    if (info.ssi_signo == SIGCHLD) workers_->reap();
+    if (info.ssi_signo == SIGHUP) handle("reload", {}, {});
+  }
+  return go_on;
+}
+
+void Daemon::loop() {
+  notify_systemd("READY=1");
+  log_info("l7markd {} is ready: instance {}, policy {}", L7MARK_VERSION, options_.instance,
+           options_.policy);
+  for (;;) {
+    epoll_event events[4];
+    const int count = epoll_wait(epoll_.get(), events, 4, -1);
+    for (int i = 0; i < count; ++i) {
+      switch (events[i].data.u32) {
+        case 0:
+          if (!on_signal()) return;
+          break;
+        case 1: {
+          std::uint64_t expirations = 0;
+          if (read(timer_.get(), &expirations, sizeof(expirations)) > 0) {
+            workers_->tick();
+            core_->tick();
+            check_interfaces();
+          }
+          break;
+        }
+        case 2:
+          control_->process();
+          break;
+        default:
+          workers_->process(kSendsPerRound);
+          core_->commit();
+      }
+    }
+  }
+}
+
+void Daemon::take_out() {
+  if (workers_) workers_->stop();
+  if (options_.keep && core_) {
+    if (const Status done = core_->set_sampling(false); !done.ok())
+      log_warning("{}", done.error().message());
+    remember();
+    return;
+  }
+  for (const auto& [name, index] : attached_) {
+    if (users_.contains(name)) continue;
+    if (const Status done = detach(name, paths_); !done.ok())
+      log_warning("{}", done.error().message());
+  }
+  if (core_) core_->withdraw();
+  unlink(state_path(options_.instance).c_str());
+  if (users_.empty()) {
+    dataplane_.reset();
+    if (const Status done = remove_pins(pins_); !done.ok())
+      log_warning("{}", done.error().message());
+  } else if (core_) {
+    if (const Status done = core_->set_sampling(false); !done.ok())
+      log_warning("{}", done.error().message());
+  }
+}
+
+void Daemon::stop() {
+  notify_systemd("STOPPING=1");
+  take_out();
+  log_info("l7markd has ended{}", options_.keep ? "; the kernel goes on with what it knows" : "");
+}
+
+}  // namespace
+
+int run_daemon(const DaemonOptions& options) {
+  Daemon daemon(options);
+  if (const Status started = daemon.start(); !started.ok()) {
+    log_error("{}", started.error().message());
+    return 1;
+  }
+  daemon.loop();
+  daemon.stop();
+  return 0;
+}
+
+}  // namespace l7mark
