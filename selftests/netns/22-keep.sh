@@ -28,7 +28,7 @@ witness 4 mangle PREROUTING seen -p tcp --dport 443
 in_ns gateway tc qdisc add dev lan0 clsact
 in_ns gateway tc filter add dev lan0 ingress protocol all prio 77 bpf bytecode '1,6 0 0 0'
 users_own() { in_ns gateway tc filter show dev lan0 ingress | grep -q 'pref 77'; }
-ours() { in_ns gateway bpftool net show | grep -q 'l7mark'; }
+ours() { bpf_attached | grep -q 'l7mark'; }
 
 grows() {
 	local before word
@@ -61,9 +61,9 @@ expect_soon "the next daemon shows the flow" 10 flow_known
 open_tls new us04web.zoom.us $SERVER4 443
 talk new hello || fail "a new connection does not work"
 grows "marked packets of a new flow" new
-programs=$(in_ns gateway bpftool net show | grep -c l7mark)
+programs=$(bpf_attached | grep -c l7mark)
 equal "no program is attached twice: programs" "$programs" \
-	"$(in_ns gateway bpftool -j net show | jq '[.. | objects | select(.name? // "" | test("l7mark")) | .name] | unique | length')"
+	"$(bpf_attached | grep -o 'l7mark_[a-z0-9_]*' | sort -u | wc -l)"
 stop_daemon
 
 l7mark unload --all >"$LAB_DIR/unload.log" 2>&1 || fail "unload fails"
@@ -80,7 +80,7 @@ at_least "packets of the flow after unload" $(($(hits 4 mangle seen) - seen)) 3
 l7mark load lan0 wan0 --mode tc >"$LAB_DIR/load.log" 2>&1 || fail "load fails: $(cat "$LAB_DIR/load.log")"
 expect "load attaches" ours
 l7mark unload lan0 >>"$LAB_DIR/load.log" 2>&1 || fail "unload of an interface fails"
-refuse "unload takes it from that interface" sh -c "$(declare -f in_ns ns_of); LAB=$LAB; in_ns gateway bpftool net show | grep l7mark | grep -q lan0"
+refuse "unload takes it from that interface" test -e "/sys/fs/bpf/l7mark/$INSTANCE/v1/links/lan0"
 expect "and leaves the other interface" ours
 expect "and the user's program" users_own
 l7mark unload --all >>"$LAB_DIR/load.log" 2>&1 || fail "unload --all fails"

@@ -37,6 +37,7 @@ LAB_DIR=
 INSTANCE=
 DAEMON_PID=
 declare -A WRITER=()
+FLOWS_MAP=
 
 # --- results ---------------------------------------------------------------------------------
 
@@ -246,6 +247,10 @@ lab_report() {
 	in_ns gateway iptables -t mangle -nvxL 2>/dev/null | grep -v '^$'
 	in_ns gateway ipset list 2>/dev/null | head -40
 	in_ns gateway tc -s filter show dev lan0 ingress 2>/dev/null | head -20
+	if [ -n "$DAEMON_PID" ]; then
+		timeout 10 "$L7MARK" status --netns "$(ns_of gateway)" --instance "$INSTANCE" 2>&1
+		timeout 10 "$L7MARK" flows --netns "$(ns_of gateway)" --instance "$INSTANCE" --json 2>&1 | head -20
+	fi
 	for log in "$LAB_DIR"/*.log; do
 		[ -s "$log" ] || continue
 		say "--- last lines of ${log##*/}"
@@ -304,10 +309,28 @@ crash_daemon() {
 # workers: process ids of the daemon's children.
 workers() { pgrep -P "$DAEMON_PID" || true; }
 
+# tcx_links: a line for each TCX link to a program of this instance. Debian 12's bpftool knows that
+# such links exist (as type 11), but not what they are attached to; so they are known by the
+# instance's map of flows, whose id is kept for when its pin is gone. (A link without a pin and
+# without a process that holds it is gone by itself.)
+tcx_links() {
+	local programs
+	if [ -e "/sys/fs/bpf/l7mark/$INSTANCE/v1/flows4" ]; then
+		FLOWS_MAP=$(bpftool -j map show pinned "/sys/fs/bpf/l7mark/$INSTANCE/v1/flows4" | jq .id)
+	fi
+	[ -n "$FLOWS_MAP" ] || return 0
+	programs=$(bpftool -j prog show)
+	bpftool -j link show | jq -r --argjson map "$FLOWS_MAP" --argjson programs "$programs" '
+		.[] | select(.type == 11 or .type == "tcx") | . as $link
+		| $programs[] | select(.id == $link.prog_id and ((.map_ids // []) | index($map)))
+		| "tcx link \($link.id) \(.name)"'
+}
+
 # bpf_attached: lines for programs attached in the gateway, by bpftool, tc and ip.
 # HTB is not ours: mark_class has a filter there.
 bpf_attached() {
 	local device
+	tcx_links
 	in_ns gateway bpftool net show 2>/dev/null | grep -E "lan|wan" | grep -v " htb$" || true
 	for device in lan0 wan0; do
 		in_ns gateway tc filter show dev $device ingress 2>/dev/null | grep -w bpf || true

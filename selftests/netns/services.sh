@@ -268,5 +268,9 @@ dial_wireguard() {
 		endpoint "$(bracket "$1"):$2" allowed-ips 10.99.2.1/32 persistent-keepalive 1
 }
 
-# tunnel_answers ADDRESS
-tunnel_answers() { in_ns client ping -c 1 -W 1 "$1" >/dev/null; }
+# tunnel_answers ADDRESS: through a tunnel only. Without one the default route would lead to the server,
+# which answers for the addresses of its tunnels on any interface.
+tunnel_answers() {
+	in_ns client ip route replace unreachable 10.99.0.0/16
+	in_ns client ping -c 1 -W 1 "$1" >/dev/null
+}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "daemon/daemon.hpp"
 
+#include <cap-ng.h>
 #include <net/if.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -108,7 +109,9 @@ Status Daemon::start() {
   auto loaded = load(options_.policy);
   if (!loaded) return loaded.error();
   say_warnings(*loaded->policy);
-  std::vector<InterfaceFacts> facts;
+  if (capng_have_capability(CAPNG_EFFECTIVE, CAP_NET_ADMIN) == 0)
+    return Error{"start", "l7markd", EPERM,
+                 "needs root, or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN"};
   for (const InterfaceConfig& config : loaded->policy->interfaces) {
     auto found = describe_interface(config.name);
     if (!found) return found.error();

@@ -19,12 +19,14 @@ namespace l7mark {
 
 namespace {
 
-std::uint64_t now_ns() {
+std::uint64_t clock_ns(clockid_t clock) {
   timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
+  clock_gettime(clock, &now);
   return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
          static_cast<std::uint64_t>(now.tv_nsec);
 }
+
+std::uint64_t now_ns() { return clock_ns(CLOCK_MONOTONIC); }
 
 constexpr int kIdleCheckMs = 500;
 
@@ -52,6 +54,7 @@ class Worker final : public ClassifierSink {
     pollfd fds[2] = {{ring_buffer__epoll_fd(ring_.get()), POLLIN, 0},
                      {options_.socket_fd, 0, 0}};  // POLLHUP comes unasked
     std::uint64_t next_idle = now_ns();
+    follow_wall_clock();
     while (!gone_) {
       const int ready = poll(fds, 2, kIdleCheckMs);
       if (ready < 0 && errno != EINTR) return 1;
@@ -59,6 +62,7 @@ class Worker final : public ClassifierSink {
       ring_buffer__consume(ring_.get());
       if (const std::uint64_t now = now_ns(); now >= next_idle) {
         classifier_.idle(now);
+        follow_wall_clock();
         next_idle = now + kIdleCheckMs * 1'000'000ULL;
       }
       flush();
@@ -89,6 +93,11 @@ class Worker final : public ClassifierSink {
     // Nothing that a record can cause is worth losing the ones behind it.
     static_cast<Worker*>(context)->take({static_cast<const std::byte*>(data), size});
     return 0;
+  }
+
+  // Somebody may set the clock: the kernel's stamps do not follow, certificates' dates do.
+  void follow_wall_clock() {
+    classifier_.set_wall_offset(static_cast<std::int64_t>(clock_ns(CLOCK_REALTIME) - now_ns()));
   }
 
   bool barred(const l7m_key& key) const {

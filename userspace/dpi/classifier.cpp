@@ -253,7 +253,8 @@ void Classifier::feed(Flow& flow, std::span<const std::uint8_t> copied, std::siz
   dirty_ = std::max<std::size_t>(copied.size(), 6);
   write_length(packet_, length);
   // Samples of two CPUs may come in the wrong order; nDPI's clock must not go back.
-  time_ms_ = std::max(time_ms_, time_ns / kNsPerMs);
+  const std::uint64_t wall_ns = time_ns + static_cast<std::uint64_t>(wall_offset_ns_);
+  time_ms_ = std::max(time_ms_, wall_ns / kNsPerMs);
   flow.detection = engine_.process(flow.engine, packet_.data(), length, time_ms_);
   if (flow.detection.application == 0) return;
   if (!engine_.wants_more(flow.engine)) {

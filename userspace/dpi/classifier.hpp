@@ -65,6 +65,10 @@ class Classifier {
   // Gives up flows without a sample since `now_ns - idle_ns`; the clock is that of the samples.
   void idle(std::uint64_t now_ns);
 
+  // From the samples' clock to seconds since 1970: certificates are judged by it. 0 for captures,
+  // whose samples have that time already.
+  void set_wall_offset(std::int64_t offset_ns) { wall_offset_ns_ = offset_ns; }
+
   // Forgets a flow without an answer: its entry in the kernel is gone.
   void abandon(const FlowKey& key);
 
@@ -106,6 +110,7 @@ class Classifier {
   std::vector<std::uint8_t> packet_;
   std::size_t dirty_ = 0;
   std::uint64_t time_ms_ = 0;
+  std::int64_t wall_offset_ns_ = 0;
 };
 
 }  // namespace l7mark

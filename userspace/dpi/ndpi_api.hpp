@@ -2,10 +2,10 @@
 // The differences between nDPI 4.2 and 5.x, in one place.
 //
 // Where a function or a field changed, the shape that the headers declare selects the code, not the
-// version's number: 4.3 to 4.15 are development branches that changed under one number. A number
-// decides only where a name exists in some versions only and can't be asked for. Sources:
-// ndpi_api.h and ndpi_typedefs.h of 4.2, 4.8, 4.14 and 5.0, and the "Important API Changes" of
-// their CHANGELOG.md.
+// version's number: the odd numbers between the releases are development branches, which changed
+// under one number. A number decides only where a name exists in some versions only and can't be
+// asked for. Sources: ndpi_api.h and ndpi_typedefs.h of 4.2, ndpi_api.h of 5.x, and nDPI's issue
+// 2862, "Important API changes".
 #pragma once
 
 #include <cstddef>
@@ -17,9 +17,7 @@
 #pragma GCC diagnostic ignored "-Wpedantic"
 #pragma GCC diagnostic ignored "-Wconversion"
 #pragma GCC diagnostic ignored "-Wshadow"
-extern "C" {
-#include <ndpi_api.h>
-}
+#include <ndpi_api.h>  // declares itself extern "C"
 #pragma GCC diagnostic pop
 
 namespace l7mark::ndpi {
@@ -27,14 +25,14 @@ namespace l7mark::ndpi {
 using Module = ndpi_detection_module_struct;
 using Flow = ndpi_flow_struct;
 
-// Argument: preferences up to 4.10, a global context from 4.11 on. None of either is wanted; the
-// caches of one module are never shared with another's.
+// Argument: preferences in 4.2, later a global context. None of either is wanted: the caches of one
+// module are never shared with another's.
 template <class Argument>
 Module* init_module(Module* (*init)(Argument)) {
   return init(Argument{});
 }
 
-// 4.2 to 4.14 start with every protocol off; later ones with every protocol on.
+// 4.2 starts with every protocol off, 5.0 with every protocol on.
 template <class M>
 void enable_all_protocols([[maybe_unused]] M* module) {
 #if NDPI_MAJOR < 5
@@ -45,7 +43,7 @@ void enable_all_protocols([[maybe_unused]] M* module) {
 #endif
 }
 
-// Nothing to report before 4.9.
+// 4.2 has nothing to report.
 template <class M, class Returned>
 bool finalize(M* module, Returned (*finish)(M*)) {
   if constexpr (std::is_void_v<Returned>) {
@@ -56,7 +54,7 @@ bool finalize(M* module, Returned (*finish)(M*)) {
   }
 }
 
-// 4.3 added what the caller knows of the packet's direction; it may be absent.
+// Later versions take what the caller knows of the packet's direction; it may be absent.
 template <class... Input>
 ndpi_protocol process(ndpi_protocol (*call)(Module*, Flow*, const unsigned char*, unsigned short,
                                             u_int64_t, Input...),
@@ -66,7 +64,7 @@ ndpi_protocol process(ndpi_protocol (*call)(Module*, Flow*, const unsigned char*
   return call(module, flow, packet, length, time_ms, Input{}...);
 }
 
-// Guessing was an argument, is a setting that is on by default since 4.9, and "was it a guess" is
+// Guessing was an argument and became a setting that is on by default; whether it was a guess is
 // told by the flow's confidence.
 inline ndpi_protocol give_up(ndpi_protocol (*call)(Module*, Flow*, u_int8_t, u_int8_t*),
                              Module* module, Flow* flow) {
@@ -106,7 +104,7 @@ bool extra_dissection_possible([[maybe_unused]] M* module, [[maybe_unused]] F* f
     return last == Progress::wants_more;
 }
 
-// A pair of protocols: members of ndpi_protocol itself, or since 4.11 of a member of it.
+// A pair of protocols: members of ndpi_protocol itself, or later of a member of it.
 template <class P>
 auto& protocol_pair(P& protocol) {
   if constexpr (requires { protocol.proto.app_protocol; })
@@ -115,7 +113,7 @@ auto& protocol_pair(P& protocol) {
     return protocol;
 }
 
-// Takes ndpi_protocol, or since 4.15 the pair alone.
+// Takes ndpi_protocol, or later the pair alone.
 template <class P>
 void protocol_name(char* (*call)(Module*, P, char*, u_int), Module* module, std::uint16_t master,
                    std::uint16_t application, char* out, std::size_t size) {
