@@ -115,7 +115,7 @@ static __always_inline const __u8 *l7m_header(const struct l7m_cursor *c, __u32 
 {
 	const __u8 *h = c->start + (c->offset & L7M_OFFSET_MASK);
 
-	return h + size <= c->end ? h : (const __u8 *)0;
+	return h + size <= c->end ? h : (const __u8 *)0; /* NOLINT: C has no nullptr */
 }
 
 /* Makes the offset's range the same on every way to here. */

@@ -250,6 +250,7 @@ int run(const Options& options) {
           summary.lines.push_back(captures[i] + ": l7mark failed");
         }
         printed.emplace_back();
+        printed.back().reserve(rows.size());
         for (const Row& row : rows) printed.back().push_back(row.line);
         compare(captures[i], oracle.at(captures[i]), std::move(rows), summary);
       }
