@@ -23,6 +23,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <optional>
 #include <string>
 #include <utility>
@@ -41,10 +42,12 @@ using testing::IsEmpty;
 
 constexpr int kTcxIngress = 46;  // include/uapi/linux/bpf.h of Linux 6.6
 constexpr int kTcxEgress = 47;
+constexpr const char* kDispatchers = "/sys/fs/bpf/xdp";  // libxdp's pins
 
+// With its path, for shells that have an `ip` of their own.
 std::string text_of(const std::string& command) {
   std::string text;
-  FILE* pipe = popen((command + " 2>&1").c_str(), "r");
+  FILE* pipe = popen(("/usr/sbin/" + command + " 2>&1").c_str(), "r");
   if (pipe == nullptr) return text;
   std::array<char, 4096> part{};
   while (std::fgets(part.data(), static_cast<int>(part.size()), pipe) != nullptr)
@@ -112,27 +115,39 @@ struct Case {
 
 class Attach : public testing::Test {
  protected:
-  static void SetUpTestSuite() {
-    if (auto probed = probe_features()) features_ = std::move(*probed);
-  }
-
-  void SetUp() override {
-    if (geteuid() != 0 || !features_ || !features_->check_required().ok())
-      GTEST_SKIP() << "needs root and a kernel that l7mark runs on";
-    if (unshare(CLONE_NEWNET) != 0) GTEST_SKIP() << "needs network namespaces";
-    ASSERT_TRUE(mount_bpffs().ok());
-    const std::string own = "l7mark-test-" + std::to_string(getpid());
-    paths_ = {"/sys/fs/bpf/" + own + "/links", "/tmp/" + own + ".attach.json"};
-    run("echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6");  // it would be heard of
-    make_pair();
-    auto plane = Dataplane::open_private({}, *features_);
-    ASSERT_TRUE(plane.ok()) << plane.error().message();
-    plane_.emplace(std::move(*plane));
+  static std::optional<Dataplane> open_plane() {
+    DataplaneOptions options;
+    options.flows = options.candidates = options.services = options.hints = 1024;
+    options.ring_bytes = 65536;
+    auto plane = Dataplane::open_private(options, *features_);
+    if (!plane) ADD_FAILURE() << plane.error().message();
+    if (!plane) return std::nullopt;
     l7m_settings settings{};
     settings.packets = 8;
     settings.snaplen = 128;
     settings.rings = 1;
-    ASSERT_TRUE(plane_->write_settings(settings).ok());
+    EXPECT_TRUE(plane->write_settings(settings).ok());
+    return std::move(*plane);
+  }
+
+  static void SetUpTestSuite() {
+    auto probed = probe_features();
+    if (geteuid() != 0 || !probed || !probed->check_required().ok()) return;
+    features_ = *probed;
+    plane_ = open_plane();
+  }
+  static void TearDownTestSuite() { plane_.reset(); }
+
+  void SetUp() override {
+    if (!features_) GTEST_SKIP() << "needs root and a kernel that l7mark runs on";
+    ASSERT_TRUE(plane_);
+    if (unshare(CLONE_NEWNET) != 0) GTEST_SKIP() << "needs network namespaces";
+    ASSERT_TRUE(mount_bpffs().ok());
+    const std::string own = "l7mark-test-" + std::to_string(getpid());
+    paths_ = {"/sys/fs/bpf/" + own + "/links", "/tmp/" + own + ".attach.json"};
+    std::ofstream("/proc/sys/net/ipv6/conf/default/disable_ipv6") << 1;  // it would be heard of
+    dispatchers_ = list_directory(kDispatchers);
+    make_pair();
   }
 
   static void make_pair() {
@@ -142,8 +157,11 @@ class Attach : public testing::Test {
   }
 
   void TearDown() override {
-    plane_.reset();
     if (paths_.links.empty()) return;
+    for (const Attachment& left : list_attachments(paths_)) {
+      const Status gone = detach(left.name, paths_);
+      EXPECT_TRUE(gone.ok()) << gone.error().message();
+    }
     std::error_code ignored;
     std::filesystem::remove_all(std::filesystem::path(paths_.links).parent_path(), ignored);
     std::filesystem::remove(paths_.state, ignored);
@@ -163,7 +181,7 @@ class Attach : public testing::Test {
     config.name = device;
     config.mode = mode;
     return attach(
-        config, *facts, set, [this] { return plane_->open_xdp(); }, features, paths_);
+        config, *facts, set, [] { return plane_->open_xdp(); }, features, paths_);
   }
   Result<Attachment> put(const std::string& device, AttachMode mode,
                          const char* without = nullptr) {
@@ -205,12 +223,14 @@ class Attach : public testing::Test {
     EXPECT_THAT(list_directory(paths_.links), IsEmpty());
     EXPECT_FALSE(std::filesystem::exists(paths_.state));
     EXPECT_THAT(list_attachments(paths_), IsEmpty());
+    EXPECT_EQ(list_directory(kDispatchers), dispatchers_);
   }
 
   static inline std::optional<Features> features_;
   AttachPaths paths_;
-  std::optional<Dataplane> plane_;
-  std::uint16_t next_port_ = 40000;
+  std::vector<std::string> dispatchers_;  // of others
+  static inline std::optional<Dataplane> plane_;
+  static inline std::uint16_t next_port_ = 40000;
 };
 
 class AttachWays : public Attach, public testing::WithParamInterface<Case> {};
@@ -290,6 +310,33 @@ TEST_F(Attach, AutoTakesTcOnVeth) {
   EXPECT_EQ(done->requested, AttachMode::automatic);
   EXPECT_EQ(done->mode, AttachMode::tc);
   EXPECT_EQ(xdp_of("l7a-v0").prog_id, 0U);
+}
+
+// Veth stands for a card here: it has native XDP as long as its peer's frames fit a page.
+TEST_F(Attach, AutoTakesNativeOnHardwareAndTcWhereTheDriverRefuses) {
+  auto facts = describe_interface("l7a-v0");
+  ASSERT_TRUE(facts.ok());
+  facts->hardware = true;
+  InterfaceConfig config;
+  config.name = facts->name;
+  const auto make_xdp = [] { return plane_->open_xdp(); };
+  const auto native = attach(config, *facts, programs(), make_xdp, *features_, paths_);
+  ASSERT_TRUE(native.ok()) << native.error().message();
+  EXPECT_EQ(native->mode, AttachMode::native);
+  EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+  ASSERT_TRUE(detach("l7a-v0", paths_).ok());
+
+  run("ip link set l7a-v1 mtu 9000");
+  const auto refused = put("l7a-v0", AttachMode::native);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(refused.error().message(), HasSubstr("use mode generic or tc"));
+  expect_nothing_left("l7a-v0");
+  const auto fallback = attach(config, *facts, programs(), make_xdp, *features_, paths_);
+  ASSERT_TRUE(fallback.ok()) << fallback.error().message();
+  EXPECT_EQ(fallback->requested, AttachMode::automatic);
+  EXPECT_EQ(fallback->mode, AttachMode::tc);
+  EXPECT_EQ(fallback->xdp, "");
+  EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
 }
 
 TEST_F(Attach, XdpIsInTheModeThatWasAskedFor) {
@@ -390,6 +437,8 @@ TEST_F(Attach, ClsactOfOursStaysWhileOthersUseIt) {
 
 // Programs of two instances share the dispatcher; without one, the second is refused.
 TEST_F(Attach, TwoInstancesShareADispatcher) {
+  auto plane = open_plane();  // TCX takes a program only once
+  ASSERT_TRUE(plane);
   for (const auto mode : {AttachMode::native, AttachMode::generic}) {
     const auto first = put("l7a-v0", mode);
     ASSERT_TRUE(first.ok()) << first.error().message();
@@ -398,7 +447,9 @@ TEST_F(Attach, TwoInstancesShareADispatcher) {
     paths_.links += "-2";
     paths_.state += "-2";
     const AttachPaths other = paths_;
+    std::swap(plane, plane_);
     const auto second = put("l7a-v0", mode);
+    std::swap(plane, plane_);
     EXPECT_EQ(second.ok(), features_->has(FeatureId::freplace));
     paths_ = own;
     if (second.ok()) {
@@ -407,11 +458,11 @@ TEST_F(Attach, TwoInstancesShareADispatcher) {
       EXPECT_TRUE(list_attachments(own).at(0).present);
       EXPECT_TRUE(list_attachments(other).at(0).present);
     }
-    ASSERT_TRUE(detach("l7a-v0", own).ok());
-    EXPECT_EQ(list_attachments(other).size(), second.ok() ? 1U : 0U);
     ASSERT_TRUE(detach("l7a-v0", other).ok());
+    EXPECT_TRUE(list_attachments(own).at(0).present);
+    EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+    ASSERT_TRUE(detach("l7a-v0", own).ok());
     expect_nothing_left("l7a-v0");
-    EXPECT_THAT(list_directory("/sys/fs/bpf/xdp"), IsEmpty());
   }
 }
 
@@ -543,6 +594,28 @@ TEST_F(Attach, RenamedInterfaceIsFoundByItsIndex) {
     ASSERT_TRUE(detach("l7a-v0", paths_).ok());
     expect_nothing_left("l7a-new");
     run("ip link set l7a-new name l7a-v0");
+  }
+}
+
+TEST_F(Attach, ProgramsFollowANameToAnotherInterface) {
+  for (const char* without : {static_cast<const char*>(nullptr), "tcx"}) {
+    ASSERT_TRUE(put("l7a-v0", AttachMode::native, without).ok());
+    run("ip link set l7a-v0 down");
+    run("ip link set l7a-v0 name l7a-old");
+    run("ip link set l7a-v1 down");
+    run("ip link set l7a-v1 name l7a-old1");
+    make_pair();
+    const auto moved = put("l7a-v0", AttachMode::native, without);
+    ASSERT_TRUE(moved.ok()) << moved.error().message();
+    EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+    EXPECT_EQ(xdp_of("l7a-old").prog_id, 0U);
+    EXPECT_THAT(tcx("l7a-old", kTcxIngress), IsEmpty());
+    EXPECT_FALSE(has_clsact("l7a-old"));
+    ASSERT_TRUE(detach("l7a-v0", paths_).ok());
+    expect_nothing_left("l7a-v0");
+    run("ip link del l7a-old");
+    run("ip link del l7a-v0");
+    make_pair();
   }
 }
 

@@ -46,14 +46,15 @@ struct Job {
   const XdpFactory& make_xdp;
   const Features& features;
   std::string pins;
+  std::vector<unsigned> ifindexes;
 };
 
 Status put_at_xdp(const Job& job, AttachMode mode, Transaction& transaction, Attachment& out) {
   if (mode == AttachMode::native && job.facts.hardware)
     log_info("{}: some drivers lose the link for seconds while native XDP is attached",
              job.facts.name);
-  const auto way = put_xdp({job.facts.name, job.facts.ifindex, mode, job.pins}, job.make_xdp,
-                           job.features, transaction);
+  const auto way = put_xdp({job.facts.name, job.facts.ifindex, mode, job.pins, job.ifindexes},
+                           job.make_xdp, job.features, transaction);
   if (!way) return way.error();
   out.mode = mode;
   out.xdp = *way;
@@ -91,8 +92,7 @@ Status choose_and_put_xdp(const Job& job, Transaction& transaction, Attachment& 
   return put_at_xdp(job, wanted, transaction, out);
 }
 
-Status put_at_tc(const Job& job, const Attachment* before, Transaction& transaction,
-                 Attachment& out) {
+Status put_at_tc(const Job& job, bool made_clsact, Transaction& transaction, Attachment& out) {
   const bool l2 = job.facts.link_layer;
   const bool tcx = job.features.has(FeatureId::tcx);
   int ingress = l2 ? job.programs.ingress : job.programs.ingress_l3;
@@ -100,15 +100,14 @@ Status put_at_tc(const Job& job, const Attachment* before, Transaction& transact
   const int egress = l2 ? job.programs.egress : job.programs.egress_l3;
 
   out.tc = tcx ? "tcx" : "clsact";
-  const bool same_interface = before != nullptr && before->ifindex == job.facts.ifindex;
-  out.made_clsact = same_interface && before->made_clsact;
+  out.made_clsact = made_clsact;
   if (!tcx) {
     const auto made = ensure_clsact(job.facts.name, job.facts.ifindex, transaction);
     if (!made) return made.error();
     out.made_clsact = out.made_clsact || *made;
   }
   const auto put = [&](TcDirection direction, int program) {
-    const TcPlace place{job.facts.name, job.facts.ifindex, direction, job.pins};
+    const TcPlace place{job.facts.name, job.facts.ifindex, direction, job.pins, job.ifindexes};
     return tcx ? put_tcx(place, program, transaction) : put_clsact(place, program, transaction);
   };
   L7MARK_TRY(put(TcDirection::ingress, ingress));
@@ -150,9 +149,15 @@ Result<Attachment> attach(const InterfaceConfig& config, const InterfaceFacts& f
   route_library_logs();
   AttachRecords records = read_records(paths.state);
   const auto record = records.find(facts.name);
-  const Attachment* before = record != records.end() ? &record->second : nullptr;
-  const Job job{config,   facts,    programs,
-                make_xdp, features, interface_pins(paths.links, facts.name)};
+  const Attachment before = record != records.end() ? record->second : Attachment{};
+  const bool same_interface = before.ifindex == facts.ifindex;
+  const Job job{config,
+                facts,
+                programs,
+                make_xdp,
+                features,
+                interface_pins(paths.links, facts.name),
+                indexes_of(facts.name, records)};
 
   Attachment out;
   out.name = facts.name;
@@ -163,7 +168,7 @@ Result<Attachment> attach(const InterfaceConfig& config, const InterfaceFacts& f
   Transaction transaction;
   L7MARK_TRY(make_pin_directory(job.pins, transaction));
   L7MARK_TRY(choose_and_put_xdp(job, transaction, out));
-  L7MARK_TRY(put_at_tc(job, before, transaction, out));
+  L7MARK_TRY(put_at_tc(job, same_interface && before.made_clsact, transaction, out));
   // By TCX, a clsact that was made for our filters has no use any more.
   const bool drop_clsact = out.tc == "tcx" && out.made_clsact;
   if (drop_clsact) out.made_clsact = false;
@@ -173,10 +178,11 @@ Result<Attachment> attach(const InterfaceConfig& config, const InterfaceFacts& f
 
   if (out.mode == AttachMode::tc) {
     // Too late to fail: the pin stays, and the next attach() or detach() tries again.
-    const Status taken = take_off_xdp(job.pins, indexes_of(facts.name, records));
+    const Status taken = take_off_xdp(job.pins, job.ifindexes);
     if (!taken.ok()) log_warning("{}", taken.error().message());
   }
   if (drop_clsact) remove_empty_clsact(facts.ifindex);
+  if (!same_interface && before.made_clsact) remove_empty_clsact(before.ifindex);
   log_info("{}: attached by {}", facts.name, describe(out));
   out.present = true;
   return out;

@@ -27,15 +27,16 @@ struct ProgramSet {
   int after_xdp = -1;
 };
 
-// Makes an XDP object over the TC programs' maps, opened and not loaded; its program is
-// "l7mark_xdp". Called at most twice per attach() (a second object is needed where the first one's
-// native attach is refused); attach() owns and closes what it returns.
+// Makes an XDP object over the TC programs' maps, opened and not loaded, with "l7mark_xdp" and
+// "l7mark_xdp_only", of which one gets loaded. Called at most once per attach(), which owns and
+// closes what is returned.
 using XdpFactory = std::function<Result<bpf_object*>()>;
 
 // Where attachments are remembered.
 struct AttachPaths {
-  // On bpffs. Holds NAME/ingress, NAME/egress (links by TCX, programs by clsact) and NAME/xdp
-  // (program), a dot of NAME written as a colon: bpffs has no dots, interfaces no colons.
+  // On bpffs. Holds NAME/ingress-link and NAME/egress-link by TCX, NAME/ingress-program and
+  // NAME/egress-program by clsact, and NAME/xdp-program, a dot of NAME written as a colon: bpffs
+  // has no dots, interfaces no colons.
   std::string links;
   // What the kernel does not tell: how it was asked for, and whether the clsact is ours.
   std::string state;

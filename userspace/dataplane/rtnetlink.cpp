@@ -75,7 +75,7 @@ std::string link_kind(unsigned ifindex) {
 bool has_tc_filters(unsigned ifindex) {
   bool found = false;
   for (const std::uint32_t minor : {TC_H_MIN_INGRESS, TC_H_MIN_EGRESS}) {
-    std::vector<char> buffer(MNL_SOCKET_BUFFER_SIZE);
+    std::vector<char> buffer(kBuffer);
     nlmsghdr* request = mnl_nlmsg_put_header(buffer.data());
     request->nlmsg_type = RTM_GETTFILTER;
     request->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;

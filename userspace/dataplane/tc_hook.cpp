@@ -113,9 +113,10 @@ int remove_filter(unsigned ifindex, TcDirection direction, std::uint32_t handle)
 
 Status take_off_filter(const std::string& pin, TcDirection direction,
                        const std::vector<unsigned>& ifindexes) {
-  for (const std::string& path : {pin, aside(pin)})
-    if (exists(path) && !Fd(bpf_obj_get(path.c_str()))) return attach_error("open", path, errno);
-  const auto ids = pinned_ids(pin);
+  if (!exists(pin)) return success();
+  const Fd program(bpf_obj_get(pin.c_str()));
+  if (!program) return attach_error("open", pin, errno);
+  const std::vector<std::uint32_t> ids = {program_facts(program.get()).id};
   for (const unsigned ifindex : ifindexes) {
     const Slot slot = find_slot(make_hook(ifindex, direction), ids);
     if (!slot.ours) continue;
@@ -123,7 +124,6 @@ Status take_off_filter(const std::string& pin, TcDirection direction,
       return attach_error("remove the filter of", pin, code);
   }
   unpin(pin);
-  unpin(aside(pin));
   return success();
 }
 
@@ -157,9 +157,11 @@ Status put_tcx(const TcPlace& place, int program_fd, Transaction& transaction) {
     transaction.on_failure([link] { bpf_link_detach(link->get()); });
     L7MARK_TRY(pin_object(link->get(), pin, transaction));
   }
-  transaction.on_success([pin, pins = place.pins, direction, ifindex] {
+  transaction.on_success([pin, place] {
     warn(take_off_link(aside(pin)));
-    warn(take_off_filter(program_pin(pins, direction), direction, {ifindex}));
+    const std::string filter = program_pin(place.pins, place.direction);
+    for (const auto& path : {filter, aside(filter)})
+      warn(take_off_filter(path, place.direction, place.ifindexes));
   });
   return success();
 }
@@ -201,9 +203,12 @@ Status put_clsact(const TcPlace& place, int program_fd, Transaction& transaction
     back.prog_fd = before->get();
     bpf_tc_attach(&there, &back);
   });
-  transaction.on_success([pin, pins = place.pins, direction] {
-    unpin(aside(pin));
-    const std::string link = link_pin(pins, direction);
+  transaction.on_success([pin, place] {
+    // Not here: it may be the very program, put again.
+    std::vector<unsigned> elsewhere = place.ifindexes;
+    std::erase(elsewhere, place.ifindex);
+    warn(take_off_filter(aside(pin), place.direction, elsewhere));
+    const std::string link = link_pin(place.pins, place.direction);
     for (const auto& path : {link, aside(link)}) warn(take_off_link(path));
   });
   return success();
@@ -234,7 +239,9 @@ Status take_off_tc(const std::string& pins, const std::vector<unsigned>& ifindex
   for (const auto direction : {TcDirection::ingress, TcDirection::egress}) {
     const std::string link = link_pin(pins, direction);
     for (const auto& path : {link, aside(link)}) L7MARK_TRY(take_off_link(path));
-    L7MARK_TRY(take_off_filter(program_pin(pins, direction), direction, ifindexes));
+    const std::string filter = program_pin(pins, direction);
+    for (const auto& path : {filter, aside(filter)})
+      L7MARK_TRY(take_off_filter(path, direction, ifindexes));
   }
   return success();
 }

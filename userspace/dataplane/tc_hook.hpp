@@ -18,7 +18,8 @@ struct TcPlace {
   std::string name;  // of the interface
   unsigned ifindex = 0;
   TcDirection direction = TcDirection::ingress;
-  std::string pins;  // the interface's directory, which exists
+  std::string pins;                 // the interface's directory, which exists
+  std::vector<unsigned> ifindexes;  // where an earlier program of ours may hang
 };
 
 // Puts the program there, in the place of an earlier one of ours. What hangs there of ours by the

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <string_view>
 #include <utility>
 
 #include "dataplane/hook_pins.hpp"
@@ -23,6 +24,8 @@ namespace l7mark {
 namespace {
 
 constexpr const char* kProgram = "l7mark_xdp";
+// The same without metadata for TC, for dispatchers of libxdp below which the kernel refuses that.
+constexpr const char* kProgramOnly = "l7mark_xdp_only";
 // Where libxdp pins what is below its dispatchers, one directory each.
 constexpr const char* kDispatchers = "/sys/fs/bpf/xdp";
 
@@ -121,20 +124,19 @@ void take_off_or_warn(unsigned ifindex, int fd) {
 }
 
 // The kernel drops a dispatcher with its interface, but libxdp's pins go on holding what was below
-// it. Only directories that hold our program are taken out.
-void clean_dispatchers(const std::vector<std::uint32_t>& ids) {
-  const std::string root = kDispatchers;
-  for (const std::string& directory : list_directory(root)) {
-    const std::string path = root + "/" + directory;
-    const auto files = list_directory(path);
+// it. Only directories that hold the program are taken out.
+void clean_dispatchers(std::uint32_t id) {
+  for (const std::string& directory : list_directory(kDispatchers)) {
+    const std::string path = fmt::format("{}/{}", kDispatchers, directory);
+    std::vector<std::string> files = list_directory(path);
+    for (std::string& file : files) file = fmt::format("{}/{}", path, file);
     const bool ours = std::any_of(files.begin(), files.end(), [&](const std::string& file) {
       if (!file.ends_with("-prog")) return false;
-      const Fd program(bpf_obj_get((path + "/" + file).c_str()));
-      const auto id = program_facts(program.get()).id;
-      return std::find(ids.begin(), ids.end(), id) != ids.end();
+      const Fd program(bpf_obj_get(file.c_str()));
+      return program_facts(program.get()).id == id;
     });
     if (!ours) continue;
-    for (const std::string& file : files) unpin(path + "/" + file);
+    for (const std::string& file : files) unpin(file);
     ::rmdir(path.c_str());
   }
 }
@@ -169,11 +171,23 @@ struct Loaded {
   std::string way;
 };
 
+// Leaves only one of the object's programs to be loaded.
+bpf_program* choose_program(bpf_object* object, const char* name) {
+  bpf_program* chosen = nullptr;
+  bpf_program* program = nullptr;
+  while ((program = bpf_object__next_program(object, program)) != nullptr) {
+    const bool wanted = std::string_view(bpf_program__name(program)) == name;
+    bpf_program__set_autoload(program, wanted);
+    if (wanted) chosen = program;
+  }
+  return chosen;
+}
+
 Result<Loaded> put_single(const XdpPlace& place, Object object, int old_fd) {
+  const bpf_program* program = choose_program(object.get(), kProgram);
+  if (program == nullptr) return load_error(place, ENOENT);
   if (const int code = bpf_object__load(object.get()); code != 0)
     return load_error(place, std::abs(code));
-  const bpf_program* program = bpf_object__find_program_by_name(object.get(), kProgram);
-  if (program == nullptr) return load_error(place, ENOENT);
   const SharedFd fd = share(::dup(bpf_program__fd(program)));
   if (const int code = set_single(place.ifindex, fd->get(), old_fd, place.mode); code != 0)
     return refused(place, std::abs(code));
@@ -182,18 +196,21 @@ Result<Loaded> put_single(const XdpPlace& place, Object object, int old_fd) {
 
 // Adds it to the dispatcher there, or makes one. libxdp loads the object, as an extension of the
 // dispatcher, or falls back by itself to a single program.
-Result<Loaded> put_dispatched(const XdpPlace& place, Object object) {
+Result<Loaded> put_dispatched(const XdpPlace& place, Object object, const char* name) {
+  choose_program(object.get(), name);
   xdp_program_opts options{};
   options.sz = sizeof(options);
   options.obj = object.get();
-  options.prog_name = kProgram;
+  options.prog_name = name;
   const Program program(xdp_program__create(&options), xdp_program__close);
   if (const long code = libxdp_get_error(program.get()); code != 0)
     return load_error(place, static_cast<int>(std::abs(code)));
   if (const int code = xdp_program__attach(program.get(), static_cast<int>(place.ifindex),
                                            to_libxdp(place.mode), 0);
-      code != 0)
-    return refused(place, std::abs(code));
+      code != 0) {
+    const bool loaded = xdp_program__fd(program.get()) >= 0;
+    return loaded ? refused(place, std::abs(code)) : load_error(place, std::abs(code));
+  }
   const SharedFd fd = share(::dup(xdp_program__fd(program.get())));
   return Loaded{fd, look_at(place.ifindex).single ? "single" : "dispatcher"};
 }
@@ -213,6 +230,16 @@ void put_back(unsigned ifindex, int fd, AttachMode mode, bool single) {
     log_warning("{}", attach_error("put the earlier XDP program back on interface",
                                    std::to_string(ifindex), std::abs(code))
                           .message());
+}
+
+Status take_off_pinned(const std::string& pin, const std::vector<unsigned>& ifindexes) {
+  if (!exists(pin)) return success();
+  const Fd program(bpf_obj_get(pin.c_str()));
+  if (!program) return attach_error("open", pin, errno);
+  for (const unsigned ifindex : ifindexes) L7MARK_TRY(take_off_ours(ifindex, program.get()));
+  clean_dispatchers(program_facts(program.get()).id);
+  unpin(pin);
+  return success();
 }
 
 SharedFd open_ours(const std::string& pin, const Present& present) {
@@ -249,9 +276,11 @@ Result<std::string> put_xdp(const XdpPlace& place, const XdpFactory& make_xdp,
     });
   }
   const bool in_place = ours && !other_mode && present.single;
-  const auto loaded = in_place || !dispatchers
-                          ? put_single(place, std::move(object), in_place ? ours->get() : -1)
-                          : put_dispatched(place, std::move(object));
+  const auto loaded =
+      in_place || !dispatchers
+          ? put_single(place, std::move(object), in_place ? ours->get() : -1)
+          : put_dispatched(place, std::move(object),
+                           features.has(FeatureId::shared_metadata) ? kProgram : kProgramOnly);
   if (!loaded) return loaded.error();
   const SharedFd fd = loaded->fd;
   transaction.on_failure([ifindex, fd, ours, in_place, mode = place.mode] {
@@ -261,24 +290,16 @@ Result<std::string> put_xdp(const XdpPlace& place, const XdpFactory& make_xdp,
       take_off_or_warn(ifindex, fd->get());
   });
   L7MARK_TRY(pin_object(fd->get(), pin, transaction));
-  transaction.on_success([ifindex, ours, pin, in_place, other_mode] {
-    if (ours && !in_place && !other_mode) take_off_or_warn(ifindex, ours->get());
-    unpin(aside(pin));
+  transaction.on_success([pin, ifindexes = place.ifindexes] {
+    if (const Status taken = take_off_pinned(aside(pin), ifindexes); !taken.ok())
+      log_warning("{}", taken.error().message());
   });
   return loaded->way;
 }
 
 Status take_off_xdp(const std::string& pins, const std::vector<unsigned>& ifindexes) {
   const std::string pin = pin_of(pins);
-  const auto ids = pinned_ids(pin);
-  for (const std::string& path : {pin, aside(pin)}) {
-    if (!exists(path)) continue;
-    const Fd program(bpf_obj_get(path.c_str()));
-    if (!program) return attach_error("open", path, errno);
-    for (const unsigned ifindex : ifindexes) L7MARK_TRY(take_off_ours(ifindex, program.get()));
-    unpin(path);
-  }
-  if (!ids.empty()) clean_dispatchers(ids);
+  for (const std::string& path : {pin, aside(pin)}) L7MARK_TRY(take_off_pinned(path, ifindexes));
   return success();
 }
 

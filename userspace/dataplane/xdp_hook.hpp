@@ -17,6 +17,7 @@ struct XdpPlace {
   unsigned ifindex = 0;
   AttachMode mode = AttachMode::native;  // native or generic
   std::string pins;                      // the interface's directory, which exists
+  std::vector<unsigned> ifindexes;       // where an earlier program of ours may hang
 };
 
 // Puts the program there, in the place of an earlier one of ours. Returns "dispatcher" or "single".
