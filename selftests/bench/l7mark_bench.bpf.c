@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What a packet costs at the least: nothing at all, and the floor of any classifier that keeps
+ * flows: parse Ethernet, IPv4 and TCP, make the canonical key, look it up once in an LRU hash,
+ * count.
+ */
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+#include <l7mark/parse.h>
+#include <l7mark/types.h>
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024 * 1024);
+	__type(key, struct l7m_key4);
+	__type(value, struct l7m_counters);
+} floor_flows SEC(".maps");
+
+static __always_inline int l7m_floor(const __u8 *h, const __u8 *end)
+{
+	struct l7m_packet packet;
+	struct l7m_counters *count;
+	struct l7m_key4 key;
+	__u32 sender;
+
+	if (h + 14 + 20 + 20 > end)
+		return 0;
+	if (l7m_load_be16(h + 12) != L7M_BE16(0x0800) || h[14] != 0x45 || h[23] != L7M_PROTO_TCP)
+		return 0;
+	packet.saddr[3] = l7m_load_be32(h + 26);
+	packet.daddr[3] = l7m_load_be32(h + 30);
+	packet.sport = l7m_load_be16(h + 34);
+	packet.dport = l7m_load_be16(h + 36);
+	packet.protocol = L7M_PROTO_TCP;
+	sender = (__u32)l7m_make_key4(&packet, &key) & 1;
+	count = bpf_map_lookup_elem(&floor_flows, &key);
+	if (!count)
+		return 0;
+	count->packets[sender] += 1;
+	count->bytes[sender] += (__u64)(end - h);
+	return 1;
+}
+
+SEC("tc")
+int bench_tc_empty(struct __sk_buff *skb)
+{
+	(void)skb;
+	return TC_ACT_UNSPEC;
+}
+
+SEC("tc")
+int bench_tc_floor(struct __sk_buff *skb)
+{
+	l7m_floor((const __u8 *)(long)skb->data, (const __u8 *)(long)skb->data_end);
+	return TC_ACT_UNSPEC;
+}
+
+SEC("xdp")
+int bench_xdp_empty(struct xdp_md *ctx)
+{
+	(void)ctx;
+	return XDP_PASS;
+}
+
+SEC("xdp")
+int bench_xdp_floor(struct xdp_md *ctx)
+{
+	l7m_floor((const __u8 *)(long)ctx->data, (const __u8 *)(long)ctx->data_end);
+	return XDP_PASS;
+}
+
+char bench_license[] SEC("license") = "GPL";

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include <l7mark/parse.h>
+
+#include "dataplane/dataplane.hpp"
+#include "measure.hpp"
+#include "packet_bench.hpp"
+#include "publish_bench.hpp"
+#include "util/log.hpp"
+
+namespace l7mark::bench {
+namespace {
+
+// Verdicts a second into the kernel's table, by batches of `batch`.
+Result<Table> run_verdict_bench(unsigned rounds) {
+  constexpr std::size_t kFlows = 200'000;
+  const auto features = probe_features();
+  if (!features) return features.error();
+  DataplaneOptions options;
+  options.flows = kFlows * 2;
+  auto dataplane = Dataplane::open_private(options, *features);
+  if (!dataplane) return dataplane.error();
+  std::vector<VerdictEntry> entries(kFlows);
+  for (std::size_t i = 0; i < kFlows; ++i) {
+    l7m_key4 key{};
+    key.addr[0] = L7M_BE32(0x0a000000U + static_cast<std::uint32_t>(i));
+    key.addr[1] = L7M_BE32(0xc6336414U);
+    key.protocol = 6;
+    l7m_key_from_v4(&key, &entries[i].key.raw);
+  }
+  std::vector<Contender> contenders;
+  for (const std::size_t batch : {1U, 16U, 64U, 256U}) {
+    contenders.push_back(
+        {fmt::format("verdicts, batches of {}", batch), [&, batch] {
+           for (const VerdictEntry& entry : entries) dataplane->remove_verdict(entry.key);
+           const auto begin = std::chrono::steady_clock::now();
+           const std::span<const VerdictEntry> all(entries);
+           for (std::size_t at = 0; at < kFlows; at += batch)
+             if (!dataplane->put_verdicts(all.subspan(at, std::min(batch, kFlows - at))))
+               return -1.0;
+           const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begin;
+           return static_cast<double>(kFlows) / spent.count();
+         }});
+  }
+  if (!run_rounds(contenders, rounds)) return Error{"run", "the verdict bench", 0, {}};
+  Table table;
+  table.columns = {"contender", "entries a second", "lowest", "highest"};
+  for (const Contender& c : contenders) {
+    const auto [low, high] = std::minmax_element(c.values.begin(), c.values.end());
+    table.rows.push_back({c.name, number(median(c.values), 0), number(*low, 0), number(*high, 0)});
+  }
+  return table;
+}
+
+int show(const Result<Table>& table, bool json) {
+  if (!table) {
+    log_error("{}", table.error().message());
+    return 1;
+  }
+  print(*table, json);
+  return 0;
+}
+
+int publish(unsigned rounds, std::size_t entries, bool json) {
+  auto table = run_verdict_bench(rounds);
+  if (!table) return show(table, json);
+  PublishBenchOptions options;
+  options.rounds = rounds;
+  options.entries = entries;
+  const auto published = run_publish_bench(options);
+  if (!published) {
+    log_error("{}", published.error().message());
+    return 1;
+  }
+  for (const PublishContender& c : published->contenders)
+    table->rows.push_back({c.name, number(c.median, 0), number(c.lowest, 0), number(c.highest, 0)});
+  table->rows.push_back(
+      {"ipset: ours by `ipset restore`", number(published->ipset_ratio, 1), "", ""});
+  table->rows.push_back({"nft: ours by `nft -f`", number(published->nft_ratio, 1), "", ""});
+  return show(table, json);
+}
+
+}  // namespace
+}  // namespace l7mark::bench
+
+int main(int argc, char** argv) {
+  using namespace l7mark::bench;
+  CLI::App app{"Measures what l7mark costs; contenders take turns in one run", "l7mark-bench"};
+  app.require_subcommand(1);
+  app.fallthrough();
+  bool json = false;
+  unsigned rounds = 11;
+  app.add_flag("--json", json, "As JSON");
+  app.add_option("--rounds", rounds, "Rounds of all contenders")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app.footer(
+      "Needs root. Ratios within a run tell something; times of one machine tell little of "
+      "another.\n\n"
+      "Examples:\n"
+      "  sudo l7mark-bench packet\n"
+      "  sudo l7mark-bench packet --flows 1024,131072 --json\n"
+      "  sudo l7mark-bench publish --entries 100000");
+  std::function<int()> chosen;
+
+  PacketBenchOptions packet;
+  CLI::App* command = app.add_subcommand("packet", "Nanoseconds a packet, by BPF_PROG_TEST_RUN");
+  command->add_option("--repeat", packet.repeat, "Runs of a program a round")
+      ->capture_default_str();
+  command->add_option("--flows", packet.flows, "Sizes of the table")
+      ->delimiter(',')
+      ->capture_default_str();
+  command->callback([&] {
+    chosen = [&] {
+      packet.rounds = rounds;
+      return show(run_packet_bench(packet), json);
+    };
+  });
+
+  std::size_t entries = 100'000;
+  command =
+      app.add_subcommand("publish", "Entries a second into maps, ipsets, nft sets, conntrack");
+  command->add_option("--entries", entries, "Entries a round")->capture_default_str();
+  command->callback([&] { chosen = [&] { return publish(rounds, entries, json); }; });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  return chosen();
+}
