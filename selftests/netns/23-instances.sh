@@ -46,6 +46,7 @@ refuse "the second's pins are gone" test -e "/sys/fs/bpf/l7mark/$second_instance
 expect "the first's pins are there" test -e "/sys/fs/bpf/l7mark/$first_instance"
 INSTANCE=$first_instance
 DAEMON_PID=$first
+FLOWS_MAP=$(flows_map)
 expect "the first answers" l7mark status
 before=$(class_packets wan0 "$only_first")
 for word in 1 2 3 4 5; do talk zoom "again $word" || fail "the connection broke"; done

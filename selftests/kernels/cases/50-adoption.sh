@@ -10,8 +10,8 @@ policy=$(zoom_policy tc)
 start_daemon "$policy" --keep
 witnesses 4
 serve_tls_echo 443 us04web.zoom.us
-tls_open zoom us04web.zoom.us "$SERVER4" 443
-expect "TLS answers" tls_talk zoom first
+open_tls zoom us04web.zoom.us "$SERVER4" 443
+expect "TLS answers" talk zoom first
 expect_soon "element in the ipset" 20 entry NETIFY_ZOOM "$SERVER4,tcp:443,$CLIENT4"
 
 known() { l7mark flows --json | jq -se 'any(.[]; (.dport // 0) == 443 and .application == "Zoom")' >/dev/null; }
@@ -20,13 +20,13 @@ expect_soon "the flow is listed" 10 known
 stop_daemon TERM
 expect "the programs stay" tc_attached lan0
 before=$(hits 4 mangle by-mark)
-expect "TLS goes on without a daemon" tls_talk zoom second
+expect "TLS goes on without a daemon" talk zoom second
 at_least "marked without a daemon" "$(hits 4 mangle by-mark)" $((before + 1))
 
 start_daemon "$policy"
 expect_soon "the flow is listed again" 10 known
 before=$(hits 4 mangle by-mark)
-expect "TLS goes on" tls_talk zoom third
+expect "TLS goes on" talk zoom third
 at_least "marked by what was adopted" "$(hits 4 mangle by-mark)" $((before + 1))
 
 stop_daemon TERM

@@ -9,8 +9,8 @@ nft_table
 start_daemon "$(zoom_policy tc)"
 witnesses 4
 serve_tls_echo 443 us04web.zoom.us
-tls_open zoom us04web.zoom.us "$SERVER4" 443
-expect "TLS answers" tls_talk zoom first
+open_tls zoom us04web.zoom.us "$SERVER4" 443
+expect "TLS answers" talk zoom first
 expect_soon "element in the ipset" 20 entry NETIFY_ZOOM "$SERVER4,tcp:443,$CLIENT4"
 
 mapfile -t processes < <(workers)
@@ -18,11 +18,11 @@ kill -9 "${processes[@]}" "$DAEMON_PID"
 expect_soon "the daemon is gone" 10 process_gone "$DAEMON_PID"
 DAEMON_PID=
 before=$(hits 4 mangle by-mark)
-expect "TLS goes on" tls_talk zoom second
+expect "TLS goes on" talk zoom second
 at_least "still marked" "$(hits 4 mangle by-mark)" $((before + 1))
 
 expect "unloads" l7mark unload --all
 expect "no program is attached" nothing_attached
 refuse "no pins are left" test -e "$(pin_dir)"
 expect_soon "the kernel has freed all" 10 nothing_loaded
-expect "TLS goes on without us" tls_talk zoom third
+expect "TLS goes on without us" talk zoom third

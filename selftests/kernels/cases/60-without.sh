@@ -15,10 +15,10 @@ for mode in native generic tc; do
 		start_daemon "$(zoom_policy "$mode")"
 		witnesses 4
 		serve_tls_echo 443 us04web.zoom.us
-		tls_open zoom us04web.zoom.us "$SERVER4" 443
-		expect "$mode: TLS answers" tls_talk zoom first
+		open_tls zoom us04web.zoom.us "$SERVER4" 443
+		expect "$mode: TLS answers" talk zoom first
 		expect_soon "$mode: element in the ipset" 20 entry NETIFY_ZOOM "$SERVER4,tcp:443,$CLIENT4"
-		expect "$mode: TLS goes on" tls_talk zoom second
+		expect "$mode: TLS goes on" talk zoom second
 		expect_soon "$mode: a rule on the mark counts" 10 hits_at_least 4 mangle by-mark 1
 		stop_daemon TERM
 		expect_nothing_left
