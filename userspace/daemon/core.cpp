@@ -535,6 +535,9 @@ void Core::on_worker_died(std::uint32_t worker, const std::optional<FlowKey>& cu
 
 void Core::commit() {
   write_actions();
+  // A flow's first answer may be an edit and its last a verdict, in one batch of messages: the
+  // verdict must come out on top. What finds the table full becomes an edit after all.
+  write_edits();
   write_verdicts();
   write_edits();
   publisher_.flush(now_ms());
