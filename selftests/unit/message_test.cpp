@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "daemon/message.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+namespace l7mark {
+namespace {
+
+Answer sample_answer() {
+  Answer answer;
+  answer.key.raw.protocol = 6;
+  answer.key.raw.port[0] = 0x1234;
+  answer.id = 77;
+  answer.initiator = 1;
+  answer.state = FlowState::guessed;
+  answer.closed = true;
+  answer.facts.client = *Address::parse("192.0.2.1");
+  answer.facts.server = *Address::parse("2001:db8::1");
+  answer.facts.client_port = 40000;
+  answer.facts.server_port = 443;
+  answer.facts.application = 189;
+  answer.facts.risks = 1ULL << 40;
+  answer.facts.hostname = "us04web.zoom.us";
+  answer.facts.details.alpn = "h2";
+  answer.facts.details.tls_not_after = -5;
+  answer.facts.client_mac[5] = 9;
+  answer.sampled_bytes = 1514;
+  answer.count.packets[1] = 3;
+  answer.name = "TLS.Zoom";
+  return answer;
+}
+
+std::vector<std::byte> one_of_each() {
+  MessageWriter writer;
+  writer.add(sample_answer());
+  DnsHint hint;
+  hint.answer.name = "example.org";
+  hint.answer.ttl = 300;
+  hint.answer.addresses = {*Address::parse("198.51.100.1"), *Address::parse("2001:db8::2")};
+  hint.application = 5;
+  writer.add(hint);
+  Reopened reopened;
+  reopened.key.raw.protocol = 17;
+  reopened.count.bytes[0] = 99;
+  writer.add(reopened);
+  writer.add(Ready{"4.2.0"});
+  return {writer.bytes().begin(), writer.bytes().end()};
+}
+
+TEST(Message, ComesBackAsItWas) {
+  const auto messages = read_messages(one_of_each());
+  ASSERT_TRUE(messages);
+  ASSERT_EQ(messages->size(), 4U);
+  const Answer was = sample_answer();
+  const auto& answer = std::get<Answer>((*messages)[0]);
+  EXPECT_EQ(answer.key, was.key);
+  EXPECT_EQ(answer.id, was.id);
+  EXPECT_EQ(answer.initiator, was.initiator);
+  EXPECT_EQ(answer.state, was.state);
+  EXPECT_TRUE(answer.closed);
+  EXPECT_EQ(answer.facts.client, was.facts.client);
+  EXPECT_EQ(answer.facts.server, was.facts.server);
+  EXPECT_EQ(answer.facts.server_port, 443);
+  EXPECT_EQ(answer.facts.risks, was.facts.risks);
+  EXPECT_EQ(answer.facts.hostname, was.facts.hostname);
+  EXPECT_EQ(answer.facts.details.alpn, "h2");
+  EXPECT_EQ(answer.facts.details.tls_not_after, -5);
+  EXPECT_EQ(answer.facts.client_mac[5], 9);
+  EXPECT_EQ(answer.sampled_bytes, 1514U);
+  EXPECT_EQ(answer.count.packets[1], 3U);
+  EXPECT_EQ(answer.name, "TLS.Zoom");
+  const auto& hint = std::get<DnsHint>((*messages)[1]);
+  EXPECT_EQ(hint.answer.name, "example.org");
+  EXPECT_EQ(hint.answer.addresses.size(), 2U);
+  EXPECT_EQ(hint.application, 5);
+  EXPECT_EQ(std::get<Reopened>((*messages)[2]).count.bytes[0], 99U);
+  EXPECT_EQ(std::get<Ready>((*messages)[3]).ndpi_version, "4.2.0");
+}
+
+TEST(Message, CutAnywhereIsRefusedOrShorter) {
+  const auto whole = one_of_each();
+  std::size_t complete = 0;
+  for (std::size_t size = 0; size < whole.size(); ++size) {
+    const auto messages = read_messages(std::span(whole).first(size));
+    if (messages) {
+      // Only at the seams between messages.
+      EXPECT_EQ(messages->size(), complete) << size;
+      ++complete;
+    }
+  }
+  EXPECT_EQ(complete, 4U);
+}
+
+TEST(Message, UnknownTagIsRefused) {
+  const std::vector<std::byte> bytes{std::byte{9}};
+  EXPECT_FALSE(read_messages(bytes));
+}
+
+TEST(Message, StateAndInitiatorOutOfRangeAreMadeHarmless) {
+  MessageWriter writer;
+  writer.add(sample_answer());
+  std::vector<std::byte> bytes(writer.bytes().begin(), writer.bytes().end());
+  // tag, key, id, then initiator and state
+  const std::size_t initiator = 1 + sizeof(l7m_key) + 4;
+  bytes[initiator] = std::byte{0xff};
+  bytes[initiator + 1] = std::byte{0xff};
+  const auto messages = read_messages(bytes);
+  ASSERT_TRUE(messages);
+  EXPECT_EQ(std::get<Answer>((*messages)[0]).initiator, 1);
+  EXPECT_EQ(std::get<Answer>((*messages)[0]).state, FlowState::undecided);
+}
+
+TEST(Message, LongTextIsCut) {
+  Answer answer = sample_answer();
+  answer.facts.hostname.assign(100'000, 'x');
+  MessageWriter writer;
+  writer.add(answer);
+  EXPECT_LT(writer.bytes().size(), kMessageBatch / 2);
+  const auto messages = read_messages(writer.bytes());
+  ASSERT_TRUE(messages);
+  EXPECT_EQ(std::get<Answer>((*messages)[0]).facts.hostname.size(), 2048U);
+}
+
+}  // namespace
+}  // namespace l7mark
