@@ -36,7 +36,7 @@ done
 start_daemon "$policy"
 
 # marked 4|6: conntrack shows the mark on the flow's entry.
-marked() { in_ns gateway conntrack -L -f "ipv$1" -p tcp --dport 443 --mark 0x85/0xff 2>/dev/null | grep -q ESTABLISHED; }
+marked() { in_ns gateway conntrack -L -f "ipv$1" -p tcp --dport 443 --mark 0x85/0xff 2>/dev/null | grep ESTABLISHED >/dev/null; }
 
 try() {
 	local family=$1 server=$2 other=$3 word

@@ -54,7 +54,7 @@ expect_soon "the flow has its entry" 10 entry NETIFY_ZOOM "$SERVER4,tcp:443,$CLI
 worker=$(workers | head -n 1)
 [ -n "$worker" ] || fail "the daemon has no worker process"
 kill -9 "$worker"
-replaced() { workers | grep -qvx "$worker"; }
+replaced() { workers | grep -vx "$worker" >/dev/null; }
 expect_soon "a killed worker is replaced" 15 replaced
 expect "the main process lives" kill -0 "$DAEMON_PID"
 grows "marks of the old flow after a worker's death" by-tc old

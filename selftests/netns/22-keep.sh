@@ -27,7 +27,7 @@ witness 4 mangle PREROUTING seen -p tcp --dport 443
 # A program of the user's on the same interface (classic BPF that does nothing).
 in_ns gateway tc qdisc add dev lan0 clsact
 in_ns gateway tc filter add dev lan0 ingress protocol all prio 77 bpf bytecode '1,6 0 0 0'
-users_own() { in_ns gateway tc filter show dev lan0 ingress | grep -q 'pref 77'; }
+users_own() { in_ns gateway tc filter show dev lan0 ingress | grep 'pref 77' >/dev/null; }
 ours() { [ -n "$(ours_attached)" ]; }
 
 grows() {

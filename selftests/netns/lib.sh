@@ -11,6 +11,7 @@
 # Nothing touches an interface of the machine itself: all links are made inside the namespaces,
 # whose names hold the test's name and process id. What is started in a namespace is ended with it,
 # by process id. bpffs is not visible through "ip netns exec", so nsenter is used throughout.
+# With "pipefail" a pipe into "grep -q" fails when grep has seen enough too early: not used here.
 
 if [ "${BASH_VERSINFO[0]}" -lt 5 ]; then
 	echo "bash 5 or newer is needed" >&2
@@ -385,7 +386,7 @@ set_size() { in_ns gateway ipset list "$1" 2>/dev/null | awk '/^Number of entrie
 mark_class() {
 	local device=$1 mark=$(($2)) mask=$((${3:-0xffffffff})) class
 	class=1:$(printf '%x' $((0x100 + mark % 0xe00)))
-	if ! in_ns gateway tc qdisc show dev "$device" | grep -q 'htb 1:'; then
+	if ! in_ns gateway tc qdisc show dev "$device" | grep 'htb 1:' >/dev/null; then
 		in_ns gateway tc qdisc add dev "$device" root handle 1: htb default 1
 		in_ns gateway tc class add dev "$device" parent 1: classid 1:1 htb rate 10gbit quantum 60000
 	fi
