@@ -196,8 +196,9 @@ void register_classify(CLI::App& app, Action& chosen) {
       ->check(CLI::Range(1, 255));
   command->add_option("--whole", options->whole, "Of them, how many whole (4)")
       ->check(CLI::Range(0, 255));
-  command->add_option("--whole-plain", options->whole_plain,
-                      "The same of flows that begin with no TLS or QUIC handshake (2)")
+  command
+      ->add_option("--whole-plain", options->whole_plain,
+                   "The same of flows that begin with no TLS or QUIC handshake (2)")
       ->check(CLI::Range(0, 255));
   command->add_option("--snaplen", options->snaplen, "Bytes of the others (128)")
       ->check(CLI::Range(64, L7M_MAX_SNAPLEN));

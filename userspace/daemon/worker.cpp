@@ -26,7 +26,9 @@ std::uint64_t clock_ns(clockid_t clock) {
          static_cast<std::uint64_t>(now.tv_nsec);
 }
 
-std::uint64_t now_ns() { return clock_ns(CLOCK_MONOTONIC); }
+std::uint64_t now_ns() {
+  return clock_ns(CLOCK_MONOTONIC);
+}
 
 constexpr int kIdleCheckMs = 500;
 
