@@ -43,8 +43,8 @@ __attribute__((minsize)) L7M_FUNCTION int l7m_parse_packet(struct __sk_buff *skb
 		if (version != 4 && version != 6)
 			return L7M_PARSE_NOT_IP;
 	}
-	/* A run takes a page of a packet at most; its length is told beside it. The barrier keeps the
-	 * two loads apart: the verifier refuses one load from a chosen offset of the context.
+	/* A run takes a page of a packet at most; its length is told beside it. The barrier keeps
+	 * the two loads apart: the verifier refuses one load from a chosen offset of the context.
 	 */
 	asm volatile("" : "+r"(frame));
 	if (l7m_config.flags & L7M_CFG_REPLAY)
