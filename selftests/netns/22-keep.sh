@@ -67,7 +67,7 @@ stop_daemon
 l7mark unload --all >"$LAB_DIR/unload.log" 2>&1 || fail "unload fails"
 refuse "no program of ours is attached" ours
 refuse "no pins are left" test -e "/sys/fs/bpf/l7mark/$INSTANCE"
-refuse "no socket is left" test -e "/run/l7mark/$INSTANCE.sock"
+equal "files left in /run/l7mark" "$(compgen -G "/run/l7mark/$INSTANCE.*" | xargs)" ""
 expect "the user's program is still attached" users_own
 before=$(hits 4 mangle by-tc) seen=$(hits 4 mangle seen)
 for word in one two three; do talk old "end $word" || fail "traffic does not flow after unload"; done
@@ -84,3 +84,4 @@ expect "and the user's program" users_own
 l7mark unload --all >>"$LAB_DIR/load.log" 2>&1 || fail "unload --all fails"
 refuse "unload --all takes the rest" ours
 refuse "and the pins" test -e "/sys/fs/bpf/l7mark/$INSTANCE"
+equal "and the files in /run/l7mark" "$(compgen -G "/run/l7mark/$INSTANCE.*" | xargs)" ""

@@ -151,9 +151,9 @@ serve_ssh() {
 
 # talk_ssh ADDRESS PORT: a handshake that ends at the authentication, for nobody has a key.
 talk_ssh() {
-	in_ns client ssh -p "$2" -o BatchMode=yes -o StrictHostKeyChecking=no -o ConnectTimeout=15 \
+	in_ns client timeout 20 ssh -p "$2" -o BatchMode=yes -o StrictHostKeyChecking=no -o ConnectTimeout=15 \
 		-o UserKnownHostsFile=/dev/null -o IdentityAgent=none -F /dev/null "nobody@$1" true \
-		>>"$LAB_DIR/ssh-client.log" 2>&1 || true
+		>"$LAB_DIR/ssh-client.log" 2>&1 || true
 	grep -q 'Permission denied' "$LAB_DIR/ssh-client.log"
 }
 
