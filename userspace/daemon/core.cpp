@@ -2,11 +2,11 @@
 #include "daemon/core.hpp"
 
 #include <netinet/in.h>
-#include <time.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <ctime>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -196,7 +196,7 @@ void Core::set_interfaces(const std::vector<std::pair<std::string, std::uint32_t
   matcher_->set_interfaces(indexes);
 }
 
-Status Core::reload(std::shared_ptr<const Policy> policy, RecordNames names) {
+Status Core::reload(const std::shared_ptr<const Policy>& policy, RecordNames names) {
   commit();
   // The sets first: if one can't be made, nothing has changed yet.
   const auto old_policy = std::exchange(policy_, policy);
@@ -304,7 +304,7 @@ Status Core::adopt() {
     flow.first_ns = flow.last_ms * 1'000'000;
     std::string name = names_.catalog.application_name(flow.application);
     if (flow.master != 0 && flow.master != flow.application && flow.application != 0)
-      name = names_.catalog.application_name(flow.master) + "." + name;
+      name.insert(0, names_.catalog.application_name(flow.master) + ".");
     else if (flow.application == 0 && flow.master != 0)
       name = names_.catalog.application_name(flow.master);
     flow.name = flows_.intern(name.empty() ? "Unknown" : name);
@@ -370,7 +370,7 @@ void Core::mark_conntrack(const FlowKey& key, const Flow& flow) {
   work.request.change.mark_mask = mark.mask;
   work.request.change.labels = effective.conntrack_labels;
   work.request.change.labels_mask = effective.conntrack_labels;
-  conntrack_work_.push_back(std::move(work));
+  conntrack_work_.push_back(work);
 }
 
 void Core::remember_service(const FlowKey& key, Flow& flow, bool valid) {
@@ -643,7 +643,7 @@ void Core::write_conntrack() {
   std::deque<ConntrackWork> again;
   for (const std::size_t index : outcome.missing) {
     ConntrackWork& work = conntrack_work_[index];
-    if (++work.tries < kConntrackTries) again.push_back(std::move(work));
+    if (++work.tries < kConntrackTries) again.push_back(work);
   }
   conntrack_work_ = std::move(again);
   if (outcome.error && !std::exchange(conntrack_reported_, true))

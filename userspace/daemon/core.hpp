@@ -78,7 +78,7 @@ class Core {
   void tick();
 
   // All or nothing: with an error the old policy goes on.
-  Status reload(std::shared_ptr<const Policy> policy, RecordNames names);
+  Status reload(const std::shared_ptr<const Policy>& policy, RecordNames names);
   void set_interfaces(const std::vector<std::pair<std::string, std::uint32_t>>& indexes);
 
   // Fills in policy, flows, counters and publishing.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // The main process's words: events, records, status.
-#include <time.h>
+#include <ctime>
 
 #include <nlohmann/json.hpp>
 
@@ -76,9 +76,8 @@ void Core::emit(std::string_view type, const FlowKey& key, const Flow& flow,
   line["type"] = type;
   timespec now{};
   clock_gettime(CLOCK_REALTIME, &now);
-  line["time"] =
-      static_cast<double>(static_cast<std::int64_t>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000) /
-      1000.0;
+  const std::int64_t ms = static_cast<std::int64_t>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000;
+  line["time"] = static_cast<double>(ms) / 1000.0;
   if (!reason.empty()) line["reason"] = reason;
   if (actions_.effective(flow.action).log) line["log"] = true;
   line.update(record(key, flow));

@@ -3,12 +3,12 @@
 
 #include <cap-ng.h>
 #include <net/if.h>
-#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
+#include <csignal>
+#include <ctime>
 
 #include <algorithm>
 #include <chrono>
@@ -131,7 +131,7 @@ Status Daemon::start() {
   const itimerspec second{{1, 0}, {1, 0}};
   timerfd_settime(timer_.get(), 0, &second, nullptr);
 
-  if (const Status done = start_parts(*loaded); !done.ok()) {
+  if (Status done = start_parts(*loaded); !done.ok()) {
     take_out();
     return done;
   }
@@ -142,7 +142,7 @@ Status Daemon::start_parts(const LoadedPolicy& loaded) {
   const Policy& policy = *loaded.policy;
   auto features = probe_features();
   if (!features) return features.error();
-  features_.emplace(std::move(*features));
+  features_ = *features;
 
   const DaemonState before = read_state(state_path(options_.instance));
   for (const Attachment& there : list_attachments(paths_))

@@ -4,7 +4,7 @@
 #include <bpf/libbpf.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <time.h>
+#include <ctime>
 
 #include <cerrno>
 #include <cstring>
