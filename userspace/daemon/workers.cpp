@@ -64,7 +64,7 @@ struct WorkerPool::Slot {
   }
 };
 
-WorkerPool::WorkerPool(std::vector<int> ring_fds, EngineOptions engine,
+WorkerPool::WorkerPool(const std::vector<int>& ring_fds, EngineOptions engine,
                        ClassifierOptions classifier, Events events)
     : engine_(std::move(engine)),
       classifier_(classifier),

@@ -40,7 +40,7 @@ class WorkerPool {
   };
 
   // `ring_fds` are borrowed.
-  WorkerPool(std::vector<int> ring_fds, EngineOptions engine, ClassifierOptions classifier,
+  WorkerPool(const std::vector<int>& ring_fds, EngineOptions engine, ClassifierOptions classifier,
              Events events);
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
