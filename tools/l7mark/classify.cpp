@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +15,7 @@
 #include "capture/record.hpp"
 #include "capture/user_path.hpp"
 #include "commands.hpp"
+#include "common/choice.hpp"
 #include "kernel_path.hpp"
 #include "policy/matcher.hpp"
 #include "policy/policy.hpp"
@@ -179,17 +179,13 @@ int run(const Options& options) {
 void register_classify(CLI::App& app, Action& chosen) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("classify", "Classify the flows of capture files");
-  command
-      ->add_option("--path", options->route,
-                   "kernel: every packet through the BPF programs, needs root;\n"
-                   "user: the same logic without privileges")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, Route>{{"kernel", Route::kernel}, {"user", Route::user}}))
-      ->default_str("kernel");
-  command->add_option("--format", options->format, "json (an object a line) or table")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, Format>{{"json", Format::json}, {"table", Format::table}}))
-      ->default_str("json");
+  add_choice<Route>(*command, "--path", options->route,
+                    {{"kernel", Route::kernel}, {"user", Route::user}},
+                    "kernel (default): every packet through the BPF programs, needs root;\n"
+                    "user: the same logic without privileges");
+  add_choice<Format>(*command, "--format", options->format,
+                     {{"json", Format::json}, {"table", Format::table}},
+                     "json (default, an object a line) or table");
   command->add_option("--policy", options->policy,
                       "Show each flow's class; sampling and decapsulation as in this policy");
   command->add_option("--packets", options->packets, "Payload packets copied of a flow (8)")

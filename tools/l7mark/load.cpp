@@ -4,12 +4,12 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "commands.hpp"
+#include "common/choice.hpp"
 #include "daemon/control.hpp"
 #include "daemon/state_file.hpp"
 #include "dataplane/attach.hpp"
@@ -113,16 +113,12 @@ void register_load(CLI::App& app, const Globals& globals, Action& chosen) {
   auto names = std::make_shared<std::vector<std::string>>();
   auto mode = std::make_shared<AttachMode>(AttachMode::automatic);
   command->add_option("interface", *names, "Interfaces")->required()->type_name("IFACE");
-  command
-      ->add_option(
-          "--mode", *mode,
-          "auto (native XDP where a hardware driver runs it, else TC), native, generic, tc")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, AttachMode>{{"auto", AttachMode::automatic},
-                                            {"native", AttachMode::native},
-                                            {"generic", AttachMode::generic},
-                                            {"tc", AttachMode::tc}}))
-      ->type_name("MODE");
+  add_choice<AttachMode>(*command, "--mode", *mode,
+                         {{"auto", AttachMode::automatic},
+                          {"native", AttachMode::native},
+                          {"generic", AttachMode::generic},
+                          {"tc", AttachMode::tc}},
+                         "Where: auto is native XDP where a hardware driver runs it, else TC");
   command->footer(
       "The maps are pinned under /sys/fs/bpf/l7mark/INSTANCE. A daemon that starts later takes\n"
       "them over, and leaves these interfaces attached when it ends.\n\n"

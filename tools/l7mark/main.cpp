@@ -2,10 +2,10 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
-#include <map>
 #include <string>
 
 #include "commands.hpp"
+#include "common/choice.hpp"
 #include "util/instance.hpp"
 #include "util/log.hpp"
 #include "util/netns.hpp"
@@ -27,13 +27,7 @@ int main(int argc, char** argv) {
         ->capture_default_str();
     app.add_option("--netns", globals.netns, "Network namespace to work in")->type_name("NAME");
     auto level = LogLevel::info;
-    app.add_option("--log-level", level, "debug, info, warning or error")
-        ->transform(
-            CLI::CheckedTransformer(std::map<std::string, LogLevel>{{"debug", LogLevel::debug},
-                                                                    {"info", LogLevel::info},
-                                                                    {"warning", LogLevel::warning},
-                                                                    {"error", LogLevel::error}}))
-        ->type_name("LEVEL");
+    add_log_level(app, level);
     app.footer(
         "Examples:\n"
         "  l7mark load lan0                    # programs onto an interface, without a daemon\n"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <CLI/CLI.hpp>
-#include <map>
 #include <string>
 
+#include "common/choice.hpp"
 #include "daemon/daemon.hpp"
 #include "util/instance.hpp"
 #include "util/log.hpp"
@@ -23,13 +23,7 @@ int main(int argc, char** argv) {
   app.add_option("--netns", options.netns, "Network namespace to work in")->type_name("NAME");
   app.add_flag("--keep", options.keep,
                "On exit leave programs, maps and sets in place: the kernel goes on marking");
-  app.add_option("--log-level", level, "debug, info, warning or error")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, l7mark::LogLevel>{{"debug", l7mark::LogLevel::debug},
-                                                  {"info", l7mark::LogLevel::info},
-                                                  {"warning", l7mark::LogLevel::warning},
-                                                  {"error", l7mark::LogLevel::error}}))
-      ->type_name("LEVEL");
+  l7mark::add_log_level(app, level);
   app.footer(
       "Runs in the foreground, and takes out all that it put in when it ends.\n\n"
       "Examples:\n"
