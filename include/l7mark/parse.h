@@ -230,8 +230,11 @@ static __always_inline int l7m_parse_ethernet(struct l7m_cursor *c, struct l7m_p
 
 static __always_inline __u64 l7m_link(struct l7m_cursor *c)
 {
-	struct l7m_packet p = {};
-	int version = l7m_parse_ethernet(c, &p);
+	struct l7m_packet p;
+	int version;
+
+	p.vlan = 0; /* nothing else of it is touched */
+	version = l7m_parse_ethernet(c, &p);
 
 	if (version < 0)
 		return (__u64)-version << 40;
