@@ -54,7 +54,7 @@ int load(const Globals& globals, const std::vector<std::string>& names, AttachMo
   std::vector<std::string> attached;
   for (std::size_t i = 0; i < facts.size() && done.ok(); ++i) {
     auto attachment = attach(
-        InterfaceConfig{names[i], mode, InterfaceRole::inside}, facts[i], program_set(*dataplane),
+        InterfaceConfig{names[i], mode}, facts[i], program_set(*dataplane),
         [&] { return dataplane->open_xdp(); }, *features, paths);
     if (!attachment) {
       done = attachment.error();

@@ -27,12 +27,10 @@ inline constexpr std::size_t kMaxClasses = 2000;
 
 // auto takes native XDP where a hardware driver runs it, else TC.
 enum class AttachMode : std::uint8_t { automatic, native, generic, tc };
-enum class InterfaceRole : std::uint8_t { inside, outside, host };
 
 struct InterfaceConfig {
   std::string name;
   AttachMode mode = AttachMode::automatic;
-  InterfaceRole role = InterfaceRole::inside;
 };
 
 // Raises or lowers the sample of flows whose first answer is one of `applications`.

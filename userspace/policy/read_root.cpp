@@ -36,11 +36,6 @@ constexpr std::pair<std::string_view, AttachMode> kModes[] = {
     {"generic", AttachMode::generic},
     {"tc", AttachMode::tc},
 };
-constexpr std::pair<std::string_view, InterfaceRole> kRoles[] = {
-    {"inside", InterfaceRole::inside},
-    {"outside", InterfaceRole::outside},
-    {"host", InterfaceRole::host},
-};
 
 void read_interface_name(PolicyReader& reader, const JsonNode& node, InterfaceConfig& out) {
   out.name = reader.text(node);
@@ -56,8 +51,6 @@ constexpr Field<InterfaceConfig> kInterfaceFields[] = {
     {"name", read_interface_name, true},
     {"mode", [](PolicyReader& r, const JsonNode& n,
                 InterfaceConfig& i) { i.mode = r.one_of<AttachMode>(n, "mode", kModes); }},
-    {"role", [](PolicyReader& r, const JsonNode& n,
-                InterfaceConfig& i) { i.role = r.one_of<InterfaceRole>(n, "role", kRoles); }},
 };
 
 constexpr Field<SamplingOverride> kOverrideFields[] = {
