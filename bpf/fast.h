@@ -17,12 +17,12 @@ struct l7m_fast {
 	__u32 headers; /* bytes up to the transport's payload */
 };
 
-/* Ports and what the slow way must see. Returns 0 to go there. */
+/* Ports and what the slow way must see; `room` is what IP leaves for it. Returns 0 to go there. */
 static __always_inline int l7m_fast_transport(const __u8 *h, const __u8 *end, __u8 protocol,
-					      struct l7m_fast *out)
+					      __u32 room, struct l7m_fast *out)
 {
 	if (protocol == L7M_PROTO_TCP) {
-		if (h + 20 > end)
+		if (h + 20 > end || room < 20)
 			return 0;
 		if (h[13] & (L7M_TCP_SYN | L7M_TCP_FIN | L7M_TCP_RST))
 			return 0;
@@ -32,7 +32,7 @@ static __always_inline int l7m_fast_transport(const __u8 *h, const __u8 *end, __
 	if (protocol == L7M_PROTO_UDP) {
 		__be16 dport;
 
-		if (h + 8 > end)
+		if (h + 8 > end || room < 8)
 			return 0;
 		dport = l7m_load_be16(h + 2);
 		if ((l7m_config.parse & L7M_PARSE_GTPU) && dport == L7M_BE16(2152))
@@ -49,6 +49,7 @@ static __always_inline void l7m_fast_path(const __u8 *start, const __u8 *end, __
 					  struct l7m_fast *out)
 {
 	const __u8 *h = start;
+	__u32 room;
 	__u16 type;
 
 	out->verdict = 0;
@@ -78,10 +79,13 @@ static __always_inline void l7m_fast_path(const __u8 *start, const __u8 *end, __
 		/* Version 4 and five words of header; any fragment goes the slow way. */
 		if (h[0] != 0x45 || (l7m_load_be16(h + 6) & L7M_BE16(0x3fff)))
 			return;
-		if (out->l3_offset + l7m_load16(h + 2) > frame)
+		/* What the header says of its length must be in the frame; one less than 20 wraps.
+		 */
+		room = l7m_load16(h + 2) - 20U;
+		if (room > frame - out->l3_offset - 20)
 			return;
 		out->headers = out->l3_offset + 20;
-		if (!l7m_fast_transport(h + 20, end, h[9], out))
+		if (!l7m_fast_transport(h + 20, end, h[9], room, out))
 			return;
 		saddr = l7m_load_be32(h + 12);
 		daddr = l7m_load_be32(h + 16);
@@ -113,10 +117,11 @@ static __always_inline void l7m_fast_path(const __u8 *start, const __u8 *end, __
 
 		if (h + 40 + 8 > end || h[0] >> 4 != 6)
 			return;
-		if (out->l3_offset + 40 + l7m_load16(h + 4) > frame)
+		room = l7m_load16(h + 4);
+		if (room > frame - out->l3_offset - 40)
 			return;
 		out->headers = out->l3_offset + 40;
-		if (!l7m_fast_transport(h + 40, end, h[6], out))
+		if (!l7m_fast_transport(h + 40, end, h[6], room, out))
 			return;
 		__builtin_memcpy(packet.saddr, h + 8, 16);
 		__builtin_memcpy(packet.daddr, h + 24, 16);

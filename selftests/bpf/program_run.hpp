@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// A private data plane and BPF_PROG_TEST_RUN over it: packet in, answer and map state out. Nothing
+// is attached, no interface is touched.
+#pragma once
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <gtest/gtest.h>
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+
+#include <array>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../unit/packets.hpp"
+#include "dataplane/dataplane.hpp"
+
+namespace l7mark::test {
+
+// What a test run of TC takes and gives beside the packet; 5.10 knows these fields.
+struct Skb {
+  std::uint32_t mark = 0;
+  std::uint32_t priority = 0;
+  std::uint32_t segments = 0;     // gso_segs; 0: no GRO packet
+  std::uint32_t wire_length = 0;  // 0: as long as the packet
+};
+
+struct RunResult {
+  int code = 0;  // 0, or the errno of a run that the kernel refused
+  std::uint32_t answer = 0;
+  Skb skb;
+  Bytes packet;  // after the run; XDP: with the metadata in front, where the kernel shows it
+};
+
+inline RunResult run_tc(int program, const Bytes& packet, const Skb& in = {}) {
+  RunResult out;
+  out.packet.resize(packet.size() + 64);
+  __sk_buff context{};
+  context.mark = in.mark;
+  context.priority = in.priority;
+  context.gso_segs = in.segments;
+  context.wire_len = in.wire_length;
+  __sk_buff after{};
+  LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = packet.data(), .data_out = out.packet.data(),
+              .data_size_in = static_cast<__u32>(packet.size()),
+              .data_size_out = static_cast<__u32>(out.packet.size()), .ctx_in = &context,
+              .ctx_out = &after, .ctx_size_in = sizeof(context), .ctx_size_out = sizeof(after),
+              .repeat = 1);
+  if (bpf_prog_test_run_opts(program, &options) != 0) {
+    out.code = errno;
+    return out;
+  }
+  out.answer = options.retval;
+  out.skb.mark = after.mark;
+  out.skb.priority = after.priority;
+  out.packet.resize(options.data_size_out);
+  return out;
+}
+
+inline RunResult run_xdp(int program, const Bytes& packet) {
+  RunResult out;
+  out.packet.resize(packet.size() + 64);
+  LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = packet.data(), .data_out = out.packet.data(),
+              .data_size_in = static_cast<__u32>(packet.size()),
+              .data_size_out = static_cast<__u32>(out.packet.size()), .repeat = 1);
+  if (bpf_prog_test_run_opts(program, &options) != 0) {
+    out.code = errno;
+    return out;
+  }
+  out.answer = options.retval;
+  out.packet.resize(options.data_size_out);
+  return out;
+}
+
+// One record of a ring buffer.
+struct Record {
+  Bytes data;
+  l7m_sample head{};  // last: it ends in an array without a size
+};
+
+class Plane {
+ public:
+  // Null where the kernel or the privileges do not do; `why` says so.
+  static std::unique_ptr<Plane> make(const DataplaneOptions& options, std::string& why) {
+    const auto features = probe_features();
+    if (!features) {
+      why = features.error().message();
+      return nullptr;
+    }
+    auto plane = Dataplane::open_private(options, *features);
+    if (!plane) {
+      why = plane.error().message();
+      return nullptr;
+    }
+    std::unique_ptr<Plane> out(new Plane(std::move(*plane)));
+    auto xdp = out->maps.open_xdp();
+    if (!xdp) {
+      why = xdp.error().message();
+      return nullptr;
+    }
+    out->xdp_.reset(*xdp);
+    if (bpf_object__load(*xdp) != 0) {
+      why = "the XDP object does not load";
+      return nullptr;
+    }
+    for (std::uint32_t i = 0; i < out->maps.rings(); ++i) {
+      Ring& ring = *out->rings_.emplace_back(std::make_unique<Ring>());
+      ring.reader.reset(ring_buffer__new(out->maps.ring_fd(i), take, &ring.records, nullptr));
+      if (!ring.reader) {
+        why = "a ring buffer cannot be mapped";
+        return nullptr;
+      }
+    }
+    return out;
+  }
+
+  [[nodiscard]] int tc(const char* name) const { return maps.program_fd(name); }
+  [[nodiscard]] int xdp(const char* name) const {
+    return bpf_program__fd(bpf_object__find_program_by_name(xdp_.get(), name));
+  }
+
+  // What came since the last call.
+  std::vector<Record> records(std::size_t ring = 0) {
+    ring_buffer__consume(rings_[ring]->reader.get());
+    return std::exchange(rings_[ring]->records, {});
+  }
+
+  void clear(const char* map) {
+    const int fd = maps.map_fd(map);
+    std::array<std::uint8_t, 64> key{};
+    while (bpf_map_get_next_key(fd, nullptr, key.data()) == 0)
+      ASSERT_EQ(bpf_map_delete_elem(fd, key.data()), 0);
+  }
+
+  // As after the start: settings of the recommended kind, no flow, no promise, no fragment.
+  void reset() {
+    l7m_settings settings{};
+    settings.packets = 8;
+    settings.whole = 4;
+    settings.whole_plain = 4;
+    settings.snaplen = 128;
+    settings.whole_snaplen = 1600;
+    settings.rings = maps.rings();
+    EXPECT_TRUE(maps.write_settings(settings).ok());
+    for (const char* name : {"flows4", "flows6", "candidates4", "candidates6", "services", "hints",
+                             "fragments", "inside", "marks"})
+      clear(name);
+    for (std::size_t i = 0; i < rings_.size(); ++i) records(i);
+    base_ = maps.counters();
+  }
+
+  void set(const std::function<void(l7m_settings&)>& change) {
+    auto settings = maps.read_settings();
+    ASSERT_TRUE(settings.ok());
+    change(*settings);
+    ASSERT_TRUE(maps.write_settings(*settings).ok());
+  }
+
+  void act(std::uint32_t index, const l7m_action& action) {
+    ASSERT_TRUE(maps.write_action(index, action).ok());
+  }
+
+  void decide(const FlowKey& key, std::uint32_t action, std::uint8_t flags = 0) {
+    VerdictEntry entry;
+    entry.key = key;
+    entry.verdict.action = action;
+    entry.verdict.state = L7M_STATE_FINAL;
+    entry.verdict.flags = flags;
+    const auto full = maps.put_verdicts({&entry, 1});
+    ASSERT_TRUE(full.ok()) << full.error().message();
+    ASSERT_TRUE(full->empty());
+  }
+
+  // Since reset().
+  [[nodiscard]] std::uint64_t count(l7m_counter counter) const {
+    return maps.counters()[counter] - base_[counter];
+  }
+
+  [[nodiscard]] std::size_t candidates() const {
+    std::size_t count = 0;
+    EXPECT_TRUE(
+        maps.for_each_candidate([&](const FlowKey&, const l7m_candidate&) { ++count; }).ok());
+    return count;
+  }
+
+  Dataplane maps;
+
+ private:
+  struct FreeRing {
+    void operator()(ring_buffer* ring) const { ring_buffer__free(ring); }
+  };
+  struct CloseObject {
+    void operator()(bpf_object* object) const { bpf_object__close(object); }
+  };
+  struct Ring {
+    std::vector<Record> records;
+    std::unique_ptr<ring_buffer, FreeRing> reader;
+  };
+
+  explicit Plane(Dataplane&& plane) : maps(std::move(plane)) {}
+
+  static int take(void* context, void* data, std::size_t size) {
+    Record record;
+    EXPECT_GE(size, sizeof(record.head));
+    std::memcpy(&record.head, data, sizeof(record.head));
+    const auto* bytes = static_cast<const std::uint8_t*>(data) + sizeof(record.head);
+    EXPECT_LE(sizeof(record.head) + record.head.captured, size);
+    record.data.assign(bytes, bytes + record.head.captured);
+    static_cast<std::vector<Record>*>(context)->push_back(std::move(record));
+    return 0;
+  }
+
+  std::unique_ptr<bpf_object, CloseObject> xdp_;
+  std::vector<std::unique_ptr<Ring>> rings_;
+  CounterValues base_{};
+};
+
+// The key of a flow, made by hand and not by the parser under test.
+inline FlowKey flow_key(const Endpoints& ends, std::uint8_t protocol) {
+  const Address from = *Address::parse(ends.source);
+  const Address to = *Address::parse(ends.destination);
+  const int order = std::memcmp(from.bytes.data(), to.bytes.data(), 16);
+  const int source = order < 0 || (order == 0 && ends.sport <= ends.dport) ? 0 : 1;
+  FlowKey key;
+  std::memcpy(key.raw.addr[source], from.bytes.data(), 16);
+  std::memcpy(key.raw.addr[1 - source], to.bytes.data(), 16);
+  key.raw.port[source] = __builtin_bswap16(ends.sport);
+  key.raw.port[1 - source] = __builtin_bswap16(ends.dport);
+  key.raw.protocol = protocol;
+  return key;
+}
+
+// Which endpoint of the key `ends.source` is.
+inline unsigned sender_of(const Endpoints& ends) {
+  const FlowKey key = flow_key(ends, 0);
+  const Address from = *Address::parse(ends.source);
+  return std::memcmp(key.raw.addr[0], from.bytes.data(), 16) == 0 &&
+                 key.raw.port[0] == __builtin_bswap16(ends.sport)
+             ? 0
+             : 1;
+}
+
+}  // namespace l7mark::test
