@@ -4,6 +4,7 @@
 #ifndef L7MARK_BPF_CANDIDATE_H
 #define L7MARK_BPF_CANDIDATE_H
 
+#include <l7mark/ring.h>
 #include <l7mark/sampling.h>
 #include "export.h"
 #include "maps.h"
@@ -11,17 +12,6 @@
 
 /* A candidate this old was left over: what comes now is another flow. */
 #define L7M_CANDIDATE_LIFE 120000 /* jiffies: at least 120 s at any HZ */
-
-static __always_inline __u32 l7m_hash_address(const __be32 *a)
-{
-	__u32 h = a[0] ^ a[1] ^ a[2] ^ a[3];
-
-	h ^= h >> 16;
-	h *= 0x85ebca6b;
-	h ^= h >> 13;
-	h *= 0xc2b2ae35;
-	return h ^ h >> 16;
-}
 
 static __always_inline int l7m_is_inside(const __be32 *address)
 {
@@ -31,22 +21,12 @@ static __always_inline int l7m_is_inside(const __be32 *address)
 	return bpf_map_lookup_elem(&inside, &key) != 0;
 }
 
-/*
- * All flows of a client go to one worker, because nDPI's memory across flows is the client's: the
- * client is the endpoint inside, or if both or neither are, the one that sent first.
- */
 static __always_inline __u8 l7m_choose_ring(const struct l7m_packet *p,
 					    const struct l7m_settings *s)
 {
-	const __be32 *client = p->saddr;
-
 	if (s->rings <= 1)
 		return 0;
-	if (l7m_is_inside(p->daddr) && !l7m_is_inside(p->saddr))
-		client = p->daddr;
-	else if ((p->tcp_flags & (L7M_TCP_SYN | L7M_TCP_ACK)) == (L7M_TCP_SYN | L7M_TCP_ACK))
-		client = p->daddr;
-	return (__u8)(l7m_hash_address(client) % s->rings);
+	return (__u8)l7m_ring_of(p, l7m_is_inside(p->saddr), l7m_is_inside(p->daddr), s->rings);
 }
 
 static __always_inline const struct l7m_promise *l7m_find_service(const struct l7m_packet *p,
@@ -195,9 +175,11 @@ static __noinline __u32 l7m_candidate_packet(void *ctx, struct l7m_met *met)
 		what.flags |= L7M_SAMPLE_RST;
 
 	c = l7m_find_candidate(&what.key, v4);
-	/* In a replay time does not pass as it did in the capture. */
-	if (!c ||
-	    (now - c->last_seen > L7M_CANDIDATE_LIFE && !(l7m_config.flags & L7M_CFG_REPLAY))) {
+	/* Signed: another CPU may have stamped it a tick later than our `now`. In a replay time
+	 * does not pass as it did in the capture.
+	 */
+	if (!c || ((__s32)(now - c->last_seen) > L7M_CANDIDATE_LIFE &&
+		   !(l7m_config.flags & L7M_CFG_REPLAY))) {
 		/* A later fragment, or a stray end of a flow, is no reason to begin one. */
 		if (p->fragment == L7M_FRAGMENT_LATER)
 			return 0;

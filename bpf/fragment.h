@@ -40,7 +40,7 @@ static __noinline int l7m_later_fragment(struct l7m_met *met)
 
 	l7m_fragment_key_of(&met->packet, &key);
 	value = bpf_map_lookup_elem(&fragments, &key);
-	if (!value || (__u32)bpf_jiffies64() - value->last_seen > L7M_FRAGMENT_LIFE) {
+	if (!value || (__s32)((__u32)bpf_jiffies64() - value->last_seen) > L7M_FRAGMENT_LIFE) {
 		l7m_count(L7M_COUNT_FRAGMENT_UNKNOWN, 1);
 		return 0;
 	}
