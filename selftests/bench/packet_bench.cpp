@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // `packet`: nanoseconds a packet by BPF_PROG_TEST_RUN, whose clock runs in the kernel around the
-// repetitions.
+// repetitions. Every program is entered from one that writes the next flow's address into the
+// packet, so that the floor and ours see the same flows in the same order; what that costs is taken
+// off again, round by round.
 #include "packet_bench.hpp"
 
 #include <bpf/bpf.h>
@@ -10,6 +12,7 @@
 #include <l7mark_bench.skel.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <memory>
 
@@ -34,13 +37,19 @@ struct FreeRing {
   void operator()(ring_buffer* ring) const { ring_buffer__free(ring); }
 };
 
+constexpr std::uint32_t kMark = 4, kDrop = 8;         // indices of actions
+constexpr std::uint32_t kFirstAddress = 0x0a000000U;  // BENCH_FIRST_ADDRESS
+// Flows that are sampled side by side, so that the budget of each lasts for a round.
+constexpr std::size_t kSampledFlows = 16;
+constexpr unsigned kSampledEach = 250;
+constexpr unsigned kNewFlows = 8192;  // a round; their records fit the ring
+
 int ignore_record(void*, void*, std::size_t) {
   return 0;
 }
 
 // Mean nanoseconds over `repeat` runs; negative on failure.
 double run(int program, const Bytes& packet, unsigned repeat) {
-  // No output is taken: a repeated XDP run puts its metadata in front again and again.
   LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = packet.data(),
               .data_size_in = static_cast<__u32>(packet.size()),
               .repeat = static_cast<int>(repeat));
@@ -48,71 +57,67 @@ double run(int program, const Bytes& packet, unsigned repeat) {
   return options.duration;
 }
 
-Bytes ethernet(unsigned type) {
-  Bytes out(12, 2);
-  test::put16(out, type);
+struct Packet {
+  Bytes frame;
+  std::uint32_t offset;  // of the source address's last four bytes
+};
+
+Packet tcp_packet(bool v6, bool vlan, std::uint16_t sport, std::size_t payload,
+                  std::uint8_t flags = 0x10) {
+  test::Endpoints ends{v6 ? "2001:db8::a00:0" : "10.0.0.0", v6 ? "2001:db8:1::20" : "198.51.100.20",
+                       sport, 443};
+  Packet out;
+  out.frame = test::ethernet(test::tcp(ends, flags, 1, 1, Bytes(payload, 0x5a)));
+  if (vlan) {
+    const Bytes tag{0x81, 0x00, 0x00, 0x07};
+    out.frame.insert(out.frame.begin() + 12, tag.begin(), tag.end());
+  }
+  out.offset = v6 ? 34 : vlan ? 30 : 26;
   return out;
 }
 
-Bytes tcp_packet(const std::string& from, const std::string& to, std::uint16_t sport,
-                 std::size_t payload, bool vlan = false, std::uint8_t flags = 0x10) {
-  Bytes transport;
-  test::put16(transport, sport);
-  test::put16(transport, 443);
-  test::put32(transport, 1);
-  test::put32(transport, 1);
-  transport.push_back(0x50);
-  transport.push_back(flags);
-  test::put16(transport, 65535);
-  test::put32(transport, 0);
-  transport.resize(transport.size() + payload, 0x5a);
-  test::Endpoints ends;
-  ends.source = from;
-  ends.destination = to;
-  const bool v6 = from.find(':') != std::string::npos;
-  Bytes frame = ethernet(vlan ? 0x8100 : v6 ? 0x86dd : 0x0800);
-  if (vlan) {
-    test::put16(frame, 7);
-    test::put16(frame, v6 ? 0x86dd : 0x0800);
-  }
-  test::put(frame, test::ip(ends, 6, transport));
-  return frame;
-}
-
-FlowKey key_of(const Bytes& frame) {
-  l7m_packet packet{};
+FlowKey key_of(const Packet& packet, std::uint32_t flow) {
+  Bytes frame = packet.frame;
+  const std::uint32_t address = __builtin_bswap32(kFirstAddress + flow);
+  std::memcpy(&frame[packet.offset], &address, sizeof(address));
+  l7m_packet parsed{};
   l7m_cursor cursor{frame.data(), frame.data() + frame.size(), 0, nullptr};
   FlowKey key;
-  if (l7m_parse(&cursor, &packet, 0, static_cast<std::uint32_t>(frame.size()), 0) == 0) {
-    l7m_map_ipv4(&packet);
-    l7m_make_key(&packet, &key.raw);
+  if (l7m_parse(&cursor, &parsed, 0, static_cast<std::uint32_t>(frame.size()), 0) == 0) {
+    l7m_map_ipv4(&parsed);
+    l7m_make_key(&parsed, &key.raw);
   }
   return key;
 }
 
 class PacketBench {
  public:
-  explicit PacketBench(const PacketBenchOptions& options) : options_(options) {}
+  explicit PacketBench(const PacketBenchOptions& options) : options_(options) {
+    for (std::size_t& flows : options_.flows) flows = std::bit_ceil(flows);
+  }
 
   Status prepare() {
     const auto features = probe_features();
     if (!features) return features.error();
+    std::size_t table = L7M_DEFAULT_FLOWS;
+    for (const std::size_t flows : options_.flows) table = std::max(table, flows * 2);
     DataplaneOptions dataplane_options;
-    dataplane_options.flows = 1024 * 1024;
+    dataplane_options.flows = static_cast<std::uint32_t>(table);
+    dataplane_options.ring_bytes = 16U << 20;
     auto dataplane = Dataplane::open_private(dataplane_options, *features);
     if (!dataplane) return dataplane.error();
     dataplane_ = std::make_unique<Dataplane>(std::move(*dataplane));
-    bench_.reset(l7mark_bench::open_and_load());
-    if (!bench_) return error_from_errno("load", "the bench's programs");
+    bench_.reset(l7mark_bench::open());
+    if (!bench_) return error_from_errno("open", "the bench's programs");
+    bpf_map__set_max_entries(bench_->maps.floor_flows, static_cast<__u32>(table));
+    if (l7mark_bench::load(bench_.get()) != 0)
+      return error_from_errno("load", "the bench's programs");
     auto xdp = dataplane_->open_xdp();
     if (!xdp) return xdp.error();
     xdp_.reset(*xdp);
-    if (bpf_program* other = bpf_object__find_program_by_name(xdp_.get(), "l7mark_xdp_only"))
-      bpf_program__set_autoload(other, false);
-    if (bpf_object__load(xdp_.get()) != 0) return error_from_errno("load", "the XDP program");
+    if (bpf_object__load(xdp_.get()) != 0) return error_from_errno("load", "the XDP programs");
     l7m_settings settings{};
-    settings.packets = 255;
-    settings.whole = 255;
+    settings.packets = settings.whole = settings.whole_plain = 255;
     settings.snaplen = settings.whole_snaplen = 1600;
     settings.rings = 1;
     L7MARK_TRY(dataplane_->write_settings(settings));
@@ -129,169 +134,222 @@ class PacketBench {
     return success();
   }
 
-  Status hook(const char* name, bool xdp, Table& table) {
-    const int ours =
-        xdp ? bpf_program__fd(bpf_object__find_program_by_name(xdp_.get(), "l7mark_xdp"))
-            : dataplane_->program_fd("l7mark_ingress");
-    const int empty =
-        bpf_program__fd(xdp ? bench_->progs.bench_xdp_empty : bench_->progs.bench_tc_empty);
-    const int floor =
-        bpf_program__fd(xdp ? bench_->progs.bench_xdp_floor : bench_->progs.bench_tc_floor);
-    const Bytes v4 = tcp_packet("192.0.2.10", "198.51.100.20", 40000, 512);
-    const Bytes v6 = tcp_packet("2001:db8::10", "2001:db8:1::20", 40000, 512);
-    const Bytes vlan = tcp_packet("192.0.2.12", "198.51.100.20", 40000, 512, true);
-    const Bytes dropped = tcp_packet("192.0.2.13", "198.51.100.20", 40000, 512);
-    const Bytes plain = tcp_packet("192.0.2.14", "198.51.100.20", 40000, 512);
-    L7MARK_TRY(decide(v4, kMark));
-    L7MARK_TRY(decide(v6, kMark));
-    L7MARK_TRY(decide(vlan, kMark));
-    L7MARK_TRY(decide(dropped, kDrop));
-    L7MARK_TRY(decide(plain, 0));
-    L7MARK_TRY(floor_flow(v4));
-
-    std::vector<Contender> contenders;
-    const unsigned repeat = options_.repeat;
-    const auto add = [&](std::string what, int program, const Bytes& packet) {
-      contenders.push_back(
-          {std::move(what), [program, &packet, repeat] { return run(program, packet, repeat); }});
-    };
-    add("empty program", empty, v4);
-    add("floor: parse, one look-up, count", floor, v4);
-    add("established, IPv4, mark", ours, v4);
-    add("established, IPv4, no class", ours, plain);
-    add("established, IPv6, mark", ours, v6);
-    add("established, VLAN, mark", ours, vlan);
-    add("established, drop", ours, dropped);
-    const Bytes candidate = tcp_packet("192.0.2.15", "198.51.100.20", 40000, 512);
-    contenders.push_back({"candidate, not sampled", [&, repeat] {
-                            if (!restart(candidate, 255).ok()) return -1.0;
-                            return run(ours, candidate, repeat);
-                          }});
-    std::vector<Bytes> sampled;
-    for (const std::size_t size : {128U, 512U, 1514U})
-      sampled.push_back(tcp_packet("192.0.2.16", "198.51.100.20", 40000, size - 54));
-    for (const Bytes& packet : sampled) {
-      contenders.push_back({fmt::format("sampled, {} bytes", packet.size()), [&, this] {
-                              std::vector<double> values;
-                              // So few at a time that the flow's budget and the ring last.
-                              for (int i = 0; i < 40; ++i) {
-                                if (!restart(packet, 0).ok()) return -1.0;
-                                ring_buffer__consume(ring_.get());
-                                values.push_back(run(ours, packet, 200));
-                              }
-                              return median(std::move(values));
-                            }});
-    }
-    if (!run_rounds(contenders, options_.rounds))
-      return error_from_errno("run", std::string(name) + " programs");
-    report(name, contenders, table);
-    return many(name, empty, floor, ours, table);
+  Status hook(bool xdp, Table& table) {
+    xdp_hook_ = xdp;
+    ours_ = xdp ? bpf_program__fd(bpf_object__find_program_by_name(xdp_.get(), "l7mark_xdp"))
+                : dataplane_->program_fd("l7mark_ingress");
+    const auto& progs = bench_->progs;
+    empty_ = bpf_program__fd(xdp ? progs.bench_xdp_empty : progs.bench_tc_empty);
+    floor_ = bpf_program__fd(xdp ? progs.bench_xdp_floor : progs.bench_tc_floor);
+    walk_ = bpf_program__fd(xdp ? progs.bench_xdp_walk : progs.bench_tc_walk);
+    for (const std::size_t flows : options_.flows) L7MARK_TRY(established(flows, table));
+    L7MARK_TRY(sampled(table));
+    return new_flows(table);
   }
 
  private:
-  static constexpr std::uint32_t kMark = 4;
-  static constexpr std::uint32_t kDrop = 8;
+  struct Row {
+    std::string name;
+    const Packet* packet;
+    int program;
+    bool hands_over = false;  // puts metadata in front of the packet, at XDP
+  };
 
-  Status decide(const Bytes& packet, std::uint32_t action) {
-    VerdictEntry entry;
-    entry.key = key_of(packet);
-    entry.verdict.action = action;
-    entry.verdict.state = L7M_STATE_FINAL;
-    const auto done = dataplane_->put_verdicts({&entry, 1});
-    if (!done) return done.error();
+  // A round of one program over `flows` flows.
+  double walk(int program, const Packet& packet, std::size_t flows, unsigned repeat) {
+    auto& state = bench_->bss->bench_walk;
+    state.mask = static_cast<std::uint32_t>(flows - 1);
+    state.shift = static_cast<std::uint32_t>(std::bit_width(flows - 1) + 1) / 2;
+    state.offset = packet.offset;
+    const int map = bpf_map__fd(xdp_hook_ ? bench_->maps.xdp_target : bench_->maps.tc_target);
+    const __u32 zero = 0;
+    if (bpf_map_update_elem(map, &zero, &program, BPF_ANY) != 0) return -1;
+    return run(walk_, packet.frame, repeat);
+  }
+
+  // What is in all that is measured and no part of it, first in `contenders`.
+  void add_overheads(std::vector<Contender>& contenders, const Packet& packet, std::size_t flows) {
+    contenders.push_back({"empty", [&] { return run(empty_, packet.frame, options_.repeat); }});
+    contenders.push_back(
+        {"walk", [&, flows] { return walk(empty_, packet, flows, options_.repeat); }});
+    if (!xdp_hook_) return;
+    const int one = bpf_program__fd(bench_->progs.bench_xdp_meta);
+    const int two = bpf_program__fd(bench_->progs.bench_xdp_meta_twice);
+    contenders.push_back({"meta", [&, one] { return walk(one, packet, 1, options_.repeat); }});
+    contenders.push_back(
+        {"meta twice", [&, two] { return walk(two, packet, 1, options_.repeat); }});
+  }
+  [[nodiscard]] std::size_t overheads() const { return xdp_hook_ ? 4 : 2; }
+
+  // Takes them off, round by round.
+  void settle(std::vector<Contender>& contenders, const std::vector<Row>& rows) const {
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      auto& values = contenders[overheads() + i].values;
+      for (std::size_t round = 0; round < values.size(); ++round) {
+        values[round] += contenders[0].values[round] - contenders[1].values[round];
+        // The walk moves the packet's start back, one more call.
+        if (xdp_hook_ && rows[i].hands_over)
+          values[round] -= contenders[3].values[round] - contenders[2].values[round];
+      }
+    }
+  }
+
+  Status established(std::size_t flows, Table& table) {
+    const Packet v4 = tcp_packet(false, false, 40000, 512);
+    const Packet plain = tcp_packet(false, false, 40001, 512);
+    const Packet vlan = tcp_packet(false, true, 40002, 512);
+    const Packet dropped = tcp_packet(false, false, 40003, 512);
+    const Packet v6 = tcp_packet(true, false, 40000, 512);
+    L7MARK_TRY(floor_flows(v4, flows));
+    std::vector<Row> rows = {{"floor: parse, look up once, count", &v4, floor_},
+                             {"IPv4, mark", &v4, ours_, true}};
+    L7MARK_TRY(decide(v4, flows, kMark));
+    L7MARK_TRY(decide(v6, flows, kMark));
+    rows.push_back({"IPv6, mark", &v6, ours_, true});
+    if (flows == 1) {
+      L7MARK_TRY(decide(plain, flows, 0));
+      L7MARK_TRY(decide(vlan, flows, kMark));
+      L7MARK_TRY(decide(dropped, flows, kDrop));
+      rows.push_back({"IPv4, no class", &plain, ours_, true});
+      rows.push_back({"VLAN, IPv4, mark", &vlan, ours_, true});
+      rows.push_back({"IPv4, drop", &dropped, ours_});
+    }
+    std::vector<Contender> contenders;
+    add_overheads(contenders, v4, flows);
+    for (const Row& row : rows)
+      contenders.push_back(
+          {row.name, [&] { return walk(row.program, *row.packet, flows, options_.repeat); }});
+    if (!run_rounds(contenders, options_.rounds)) return failed();
+    settle(contenders, rows);
+    report(fmt::format("established, {}", flows), contenders, table);
+    for (const Packet* packet : {&v4, &plain, &vlan, &dropped, &v6})
+      for (std::size_t i = 0; i < flows; ++i)
+        dataplane_->remove_verdict(key_of(*packet, static_cast<std::uint32_t>(i)));
     return success();
   }
 
-  Status floor_flow(const Bytes& packet) {
-    l7m_key4 key;
-    const FlowKey full = key_of(packet);
-    l7m_key_to_v4(&full.raw, &key);
-    const l7m_counters zero{};
-    if (bpf_map_update_elem(bpf_map__fd(bench_->maps.floor_flows), &key, &zero, BPF_ANY) != 0)
-      return error_from_errno("write", "map floor_flows");
+  Status sampled(Table& table) {
+    const Packet floor = tcp_packet(false, false, 40000, 512);
+    std::vector<Packet> packets = {tcp_packet(false, false, 40010, 512)};
+    std::vector<Row> rows = {{"floor: parse, look up once, count", &floor, floor_},
+                             {"candidate, not sampled", nullptr, ours_, true}};
+    for (const std::size_t size : {128U, 512U, 1514U}) {
+      packets.push_back(tcp_packet(false, false, 40010, size - 54));
+      rows.push_back({fmt::format("sampled, {} bytes", size), nullptr, ours_, true});
+    }
+    for (std::size_t i = 0; i < packets.size(); ++i) rows[i + 1].packet = &packets[i];
+    std::vector<Contender> contenders;
+    add_overheads(contenders, floor, kSampledFlows);
+    contenders.push_back(
+        {rows[0].name, [&] { return walk(floor_, floor, kSampledFlows, options_.repeat); }});
+    contenders.push_back({rows[1].name, [&] {
+                            if (!restart(packets[0], 255).ok()) return -1.0;
+                            return walk(ours_, packets[0], kSampledFlows, options_.repeat);
+                          }});
+    for (std::size_t i = 1; i < packets.size(); ++i)
+      contenders.push_back({rows[i + 1].name, [&, i] {
+                              std::vector<double> values;
+                              for (int part = 0; part < 10; ++part) {
+                                if (!restart(packets[i], 0).ok()) return -1.0;
+                                ring_buffer__consume(ring_.get());
+                                values.push_back(walk(ours_, packets[i], kSampledFlows,
+                                                      kSampledFlows * kSampledEach));
+                              }
+                              return median(std::move(values));
+                            }});
+    if (!run_rounds(contenders, options_.rounds)) return failed();
+    ring_buffer__consume(ring_.get());
+    settle(contenders, rows);
+    report("new", contenders, table);
     return success();
   }
 
-  Status restart(const Bytes& packet, std::uint8_t sampled) {
+  Status new_flows(Table& table) {
+    const Packet floor = tcp_packet(false, false, 40000, 512);
+    std::vector<Packet> packets = {tcp_packet(false, false, 40020, 0, 0x02),
+                                   tcp_packet(true, false, 40020, 0, 0x02)};
+    std::vector<Row> rows = {{"floor: parse, look up once, count", &floor, floor_},
+                             {"new flow, IPv4, SYN", &packets[0], ours_, true},
+                             {"new flow, IPv6, SYN", &packets[1], ours_, true}};
+    std::vector<Contender> contenders;
+    add_overheads(contenders, floor, kNewFlows);
+    contenders.push_back({rows[0].name, [&] { return walk(floor_, floor, 1, options_.repeat); }});
+    for (Packet& packet : packets)
+      contenders.push_back({"", [&] {
+                              std::vector<double> values;
+                              for (int part = 0; part < 10; ++part) {
+                                // Another port: flows that were not there before.
+                                if (++packet.frame[packet.offset == 26 ? 35 : 55] == 0)
+                                  ++packet.frame[packet.offset == 26 ? 34 : 54];
+                                ring_buffer__consume(ring_.get());
+                                values.push_back(walk(ours_, packet, kNewFlows, kNewFlows));
+                              }
+                              return median(std::move(values));
+                            }});
+    contenders[overheads() + 1].name = rows[1].name;
+    contenders[overheads() + 2].name = rows[2].name;
+    if (!run_rounds(contenders, options_.rounds)) return failed();
+    ring_buffer__consume(ring_.get());
+    settle(contenders, rows);
+    report("new", contenders, table);
+    return success();
+  }
+
+  Status decide(const Packet& packet, std::size_t flows, std::uint32_t action) {
+    std::vector<VerdictEntry> entries(flows);
+    for (std::size_t i = 0; i < flows; ++i) {
+      entries[i].key = key_of(packet, static_cast<std::uint32_t>(i));
+      entries[i].verdict.action = action;
+      entries[i].verdict.state = L7M_STATE_FINAL;
+    }
+    const auto full = dataplane_->put_verdicts(entries);
+    if (!full) return full.error();
+    if (!full->empty()) return Error{"fill", "the table of flows", 0, "it is too small"};
+    return success();
+  }
+
+  Status floor_flows(const Packet& packet, std::size_t flows) {
+    for (std::size_t i = 0; i < flows; ++i) {
+      l7m_key4 key;
+      const FlowKey full = key_of(packet, static_cast<std::uint32_t>(i));
+      l7m_key_to_v4(&full.raw, &key);
+      const l7m_counters zero{};
+      if (bpf_map_update_elem(bpf_map__fd(bench_->maps.floor_flows), &key, &zero, BPF_ANY) != 0)
+        return error_from_errno("write", "map floor_flows");
+    }
+    return success();
+  }
+
+  // Candidates as after so many samples.
+  Status restart(const Packet& packet, std::uint8_t sampled) {
     l7m_candidate candidate{};
     candidate.first_sent = 1;
-    candidate.packets = 255;
-    candidate.whole = 255;
+    candidate.packets = candidate.whole = 255;
     candidate.sampled = sampled;
-    candidate.last_seen = 0;
     const auto clock = dataplane_->clock();
-    if (clock) candidate.last_seen = static_cast<std::uint32_t>(clock->jiffies);
-    return dataplane_->put_candidate(key_of(packet), candidate);
-  }
-
-  void report(const char* name, const std::vector<Contender>& contenders, Table& table) const {
-    const Contender& empty = contenders[0];
-    const Contender& floor = contenders[1];
-    for (const Contender& c : contenders) {
-      const auto [low, high] = std::minmax_element(c.values.begin(), c.values.end());
-      table.rows.push_back({name, c.name, number(median(c.values)), number(*low), number(*high),
-                            number(median(c.values) - median(empty.values)),
-                            number(ratio(c, floor), 2)});
-    }
-  }
-
-  // One packet a call, each of another flow, in a fixed shuffled order: what a full table costs.
-  // The call's own cost is in all of them alike.
-  Status many(const char* name, int empty, int floor, int ours, Table& table) {
-    for (const std::size_t flows : options_.flows) {
-      std::vector<Bytes> packets;
-      std::vector<VerdictEntry> entries;
-      std::uint32_t state = 1;
-      for (std::size_t i = 0; i < flows; ++i) {
-        state = state * 1664525 + 1013904223;
-        packets.push_back(
-            tcp_packet(fmt::format("10.{}.{}.{}", i >> 16 & 255, i >> 8 & 255, i & 255),
-                       "198.51.100.30", static_cast<std::uint16_t>(state >> 16), 512));
-        L7MARK_TRY(floor_flow(packets.back()));
-        VerdictEntry entry;
-        entry.key = key_of(packets.back());
-        entry.verdict.action = kMark;
-        entries.push_back(entry);
-      }
-      const auto put = dataplane_->put_verdicts(entries);
-      if (!put) return put.error();
-      const auto pass = [&packets](int program) {
-        double sum = 0;
-        for (const Bytes& packet : packets) {
-          const double value = run(program, packet, 1);
-          if (value < 0) return -1.0;
-          sum += value;
-        }
-        return sum / static_cast<double>(packets.size());
-      };
-      std::vector<Contender> contenders;
-      const std::string count = fmt::format(", {} flows", flows);
-      contenders.push_back({"empty program" + count, [&] { return pass(empty); }});
-      contenders.push_back({"floor" + count, [&] { return pass(floor); }});
-      contenders.push_back({"established, IPv4, mark" + count, [&] { return pass(ours); }});
-      // A new flow's candidate is thrown away by the verdict's removal of its table's turn: other
-      // ports make other flows in every round.
-      std::uint16_t port = 1;
-      contenders.push_back(
-          {"new flow (SYN)" + count, [&] {
-             double sum = 0;
-             ++port;
-             for (std::size_t i = 0; i < packets.size(); ++i) {
-               const Bytes syn =
-                   tcp_packet(fmt::format("10.{}.{}.{}", i >> 16 & 255, i >> 8 & 255, i & 255),
-                              "203.0.113.1", port, 0, false, 0x02);
-               const double value = run(ours, syn, 1);
-               if (value < 0) return -1.0;
-               sum += value;
-               if (i % 512 == 0) ring_buffer__consume(ring_.get());
-             }
-             return sum / static_cast<double>(packets.size());
-           }});
-      if (!run_rounds(contenders, std::max(3U, options_.rounds / 3)))
-        return error_from_errno("run", std::string(name) + " programs");
-      report(name, contenders, table);
-    }
+    if (!clock) return clock.error();
+    candidate.last_seen = static_cast<std::uint32_t>(clock->jiffies);
+    for (std::uint32_t i = 0; i < kSampledFlows; ++i)
+      L7MARK_TRY(dataplane_->put_candidate(key_of(packet, i), candidate));
     return success();
+  }
+
+  [[nodiscard]] Error failed() const {
+    return error_from_errno("run", xdp_hook_ ? "the XDP programs" : "the TC programs");
+  }
+
+  void report(const std::string& flows, const std::vector<Contender>& contenders,
+              Table& table) const {
+    const double empty = median(contenders[0].values);
+    const Contender& base = contenders[overheads()];
+    for (std::size_t i = 0; i < contenders.size(); ++i) {
+      if (i > 0 && i < overheads()) continue;
+      const Contender& c = contenders[i];
+      const auto [low, high] = std::minmax_element(c.values.begin(), c.values.end());
+      table.rows.push_back({xdp_hook_ ? "XDP" : "TC", flows, c.name, number(median(c.values)),
+                            number(*low), number(*high), number(median(c.values) - empty),
+                            number(ratio(c, base), 2)});
+    }
   }
 
   PacketBenchOptions options_;
@@ -299,6 +357,8 @@ class PacketBench {
   std::unique_ptr<l7mark_bench, DestroyBench> bench_;
   std::unique_ptr<bpf_object, CloseObject> xdp_;
   std::unique_ptr<ring_buffer, FreeRing> ring_;
+  bool xdp_hook_ = false;
+  int ours_ = -1, empty_ = -1, floor_ = -1, walk_ = -1;
 };
 
 }  // namespace
@@ -307,9 +367,9 @@ Result<Table> run_packet_bench(const PacketBenchOptions& options) {
   PacketBench bench(options);
   L7MARK_TRY(bench.prepare());
   Table table;
-  table.columns = {"hook", "packet", "ns", "lowest", "highest", "less empty", "by floor"};
-  L7MARK_TRY(bench.hook("TC", false, table));
-  L7MARK_TRY(bench.hook("XDP", true, table));
+  table.columns = {"hook", "flows", "packet", "ns", "lowest", "highest", "less empty", "by floor"};
+  L7MARK_TRY(bench.hook(false, table));
+  L7MARK_TRY(bench.hook(true, table));
   return table;
 }
 

@@ -18,6 +18,7 @@ dispatcher_case() { # MODE XDP-LOADER-MODE
 	# Theirs first, ours beside it and away again.
 	expect "$1: xdp-filter attaches" in_ns gateway xdp-loader load -m "$2" lan0 "$filter"
 	expect "$1: ours attaches beside it" l7mark load lan0 --mode "$1"
+	FLOWS_MAP=$(flows_map)
 	expect "$1: both run" chain_has xdpfilt
 	expect "$1: both run" chain_has l7mark
 	expect "$1: in order of priority" in_order
@@ -28,6 +29,7 @@ dispatcher_case() { # MODE XDP-LOADER-MODE
 	expect "$1: ours is gone" chain_lacks l7mark
 	# Ours first, theirs comes and goes.
 	expect "$1: ours attaches again" l7mark load lan0 --mode "$1"
+	FLOWS_MAP=$(flows_map)
 	expect "$1: xdp-filter is unloaded" in_ns gateway xdp-loader unload lan0 \
 		-i "$(in_ns gateway xdp-loader status lan0 | awk '/xdpfilt/ { for (i = 1; i < NF; i++) if ($i ~ /^[0-9]+$/) id = $i; print id; exit }')"
 	expect "$1: ours stays" attached_as "$1" lan0

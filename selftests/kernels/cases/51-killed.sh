@@ -13,10 +13,7 @@ open_tls zoom us04web.zoom.us "$SERVER4" 443
 expect "TLS answers" talk zoom first
 expect_soon "element in the ipset" 20 entry NETIFY_ZOOM "$SERVER4,tcp:443,$CLIENT4"
 
-mapfile -t processes < <(workers)
-kill -9 "${processes[@]}" "$DAEMON_PID"
-expect_soon "the daemon is gone" 10 process_gone "$DAEMON_PID"
-DAEMON_PID=
+crash_daemon
 before=$(hits 4 mangle by-mark)
 expect "TLS goes on" talk zoom second
 at_least "still marked" "$(hits 4 mangle by-mark)" $((before + 1))

@@ -6,6 +6,7 @@ attach_case() { # MODE
 	local mode=$1 pin version counters
 	lab_start "attach-$mode"
 	expect "loads and attaches" l7mark load lan0 --mode "$mode"
+	FLOWS_MAP=$(flows_map)
 	expect "attached as $mode" attached_as "$mode" lan0
 	for version in 4 6; do
 		local server=SERVER$version

@@ -27,13 +27,14 @@ attached_as() {
 	native) grep -qE '\sxdp\s' <<<"$link" ;;
 	generic) grep -qE '\sxdpgeneric\s' <<<"$link" ;;
 	tc) ! grep -qE '\sxdp(generic|drv|offload)?\s' <<<"$link" ;;
-	esac && tc_attached "$2"
+	esac && tc_attached
 }
 
-# By bpftool where it knows TCX, which tc does not show.
+# Both directions; lan0 is the only interface that the cases attach to.
 tc_attached() {
-	in_ns gateway bpftool net show dev "$1" | grep -qE '(tcx|clsact)/ingress' &&
-		in_ns gateway bpftool net show dev "$1" | grep -qE '(tcx|clsact)/egress'
+	local programs
+	programs=$(ours_attached)
+	grep -E 'l7mark_(ingress|after_xdp?)' <<<"$programs" && grep l7mark_egress <<<"$programs"
 }
 
 client_reaches_server() { in_ns client ping -c 2 -i 0.2 -W 2 "$1" >/dev/null; }
