@@ -12,7 +12,7 @@ policy() {
 	write_policy "$1" <<END
 {
   "version": 1,
-  "interfaces": [ { "name": "$2", "mode": "tc", "role": "$3" } ],
+  "interfaces": [ { "name": "$2", "mode": "tc" } ],
   "classes": [
     { "name": "zoom", "match": { "applications": ["Zoom"] }, "mark": "$4", "ipset": { "name": "$5" } }
   ]
