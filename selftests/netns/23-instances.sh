@@ -7,24 +7,24 @@ set -euo pipefail
 
 lab_start pair
 need ipset openssl socat
-# policy NAME INTERFACE ROLE MARK SET
+# policy NAME INTERFACE MARK SET
 policy() {
 	write_policy "$1" <<END
 {
   "version": 1,
   "interfaces": [ { "name": "$2", "mode": "tc" } ],
   "classes": [
-    { "name": "zoom", "match": { "applications": ["Zoom"] }, "mark": "$4", "ipset": { "name": "$5" } }
+    { "name": "zoom", "match": { "applications": ["Zoom"] }, "mark": "$3", "ipset": { "name": "$4" } }
   ]
 }
 END
 }
 serve_tls_echo 443 us04web.zoom.us
-start_daemon "$(policy first lan0 inside 0x1/0xf FIRST)"
+start_daemon "$(policy first lan0 0x1/0xf FIRST)"
 first=$DAEMON_PID
 first_instance=$INSTANCE
 INSTANCE=$first_instance-b
-start_daemon "$(policy second wan0 outside 0x20/0xf0 SECOND)"
+start_daemon "$(policy second wan0 0x20/0xf0 SECOND)"
 second=$DAEMON_PID
 second_instance=$INSTANCE
 
