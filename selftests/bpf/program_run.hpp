@@ -15,6 +15,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -63,12 +64,21 @@ inline RunResult run_tc(int program, const Bytes& packet, const Skb& in = {}) {
   return out;
 }
 
-inline RunResult run_xdp(int program, const Bytes& packet) {
+// `metadata`: so many bytes at the start of `packet` are what an earlier program put in front of it
+// (5.14; EINVAL before).
+inline RunResult run_xdp(int program, const Bytes& packet, std::uint32_t metadata = 0) {
   RunResult out;
   out.packet.resize(packet.size() + 64);
+  xdp_md context{};
+  context.data = metadata;
+  context.data_end = static_cast<std::uint32_t>(packet.size());
   LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = packet.data(), .data_out = out.packet.data(),
               .data_size_in = static_cast<__u32>(packet.size()),
               .data_size_out = static_cast<__u32>(out.packet.size()), .repeat = 1);
+  if (metadata != 0) {
+    options.ctx_in = &context;
+    options.ctx_size_in = sizeof(context);
+  }
   if (bpf_prog_test_run_opts(program, &options) != 0) {
     out.code = errno;
     return out;
@@ -86,11 +96,17 @@ struct Record {
 
 class Plane {
  public:
-  // Null where the kernel or the privileges do not do; `why` says so.
-  static std::unique_ptr<Plane> make(const DataplaneOptions& options, std::string& why) {
-    const auto features = probe_features();
+  // Null where the kernel or the privileges do not do; `why` says so. `without`: names of features
+  // to do without, as in L7MARK_WITHOUT.
+  static std::unique_ptr<Plane> make(const DataplaneOptions& options, std::string& why,
+                                     std::string_view without = {}) {
+    auto features = probe_features();
     if (!features) {
       why = features.error().message();
+      return nullptr;
+    }
+    if (const Status status = features->disable(without); !status.ok()) {
+      why = status.error().message();
       return nullptr;
     }
     auto plane = Dataplane::open_private(options, *features);
