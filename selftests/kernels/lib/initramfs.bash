@@ -51,7 +51,7 @@ initramfs_check() {
 	done
 	[[ -x $build/bin/l7mark && -x $build/bin/l7markd ]] || missing+=("$build/bin/l7mark")
 	if ((${#missing[@]} > 0)); then
-		echo "not found: ${missing[*]}; run tools/setup and tools/build first" >&2
+		echo "not found: ${missing[*]}; run tools/setup build run test kernels, and tools/build" >&2
 		return 1
 	fi
 }

@@ -93,7 +93,7 @@ report_cells() {
 		for name in "${chosen[@]}"; do
 			printf '\t%s' "$(report_results "$name" | awk -v wanted="$case" '
 				$1 == wanted { print $2 == "pass" ? "passed" : $2 == "fail" ? "FAILED" : "not supported"; found = 1 }
-				END { if (!found) print "-" }')"
+				END { if (!found) print "not run" }')"
 		done
 		echo
 	done
