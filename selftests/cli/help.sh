@@ -33,6 +33,12 @@ while read -r option; do
 	in_man l7markd.8 "$option" || miss "l7markd $option is not in l7markd.8"
 done < <(options_of "$bin/l7markd")
 
+# Every key of the policy, of its schema, is in l7mark-policy.5 and docs/policy.md.
+while read -r key; do
+	grep -wF -e "$key" "$repo/packaging/man/l7mark-policy.5" >/dev/null || miss "key $key is not in l7mark-policy.5"
+	grep -wF -e "$key" "$repo/docs/policy.md" >/dev/null || miss "key $key is not in docs/policy.md"
+done < <(jq -r "[.. | objects | .properties? | objects | keys[]] | unique[]" "$repo/packaging/l7mark-policy.schema.json")
+
 # status WANTED COMMAND...
 status() {
 	local wanted=$1 got=0
