@@ -3,6 +3,8 @@
 // Packet in, answer and map state out.
 #include <gmock/gmock.h>
 
+#include <ctime>
+
 #include "layers.hpp"
 #include "program_run.hpp"
 
@@ -733,6 +735,37 @@ TEST_F(Flow, EditsInPlace) {
   EXPECT_EQ(verdict(k4).action, kAction);
   EXPECT_EQ(verdict(k4).application, 189);
   EXPECT_EQ(verdict(k4).state, L7M_STATE_FINAL);
+}
+
+// Both clocks are those that entries and records are stamped with.
+TEST_F(Flow, ClockTellsJiffiesAndMonotonicTime) {
+  const auto monotonic = [] {
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
+           static_cast<std::uint64_t>(now.tv_nsec);
+  };
+  const std::uint64_t before = monotonic();
+  const auto first = plane_->maps.clock();
+  ingress(segment(k4, kSyn));
+  const auto second = plane_->maps.clock();
+  const std::uint64_t after = monotonic();
+  ASSERT_TRUE(first.ok() && second.ok());
+  const auto records = plane_->records();
+  ASSERT_EQ(records.size(), 1U);
+  EXPECT_LE(before, first->time_ns);
+  EXPECT_LE(first->time_ns, records[0].head.time_ns);
+  EXPECT_LE(records[0].head.time_ns, second->time_ns);
+  EXPECT_LE(second->time_ns, after);
+  EXPECT_GT(first->jiffies, 0U);
+  EXPECT_LE(first->jiffies, second->jiffies);
+  EXPECT_LE(candidate(k4).last_seen - static_cast<std::uint32_t>(first->jiffies),
+            static_cast<std::uint32_t>(second->jiffies - first->jiffies));
+  // No room for the answer.
+  const RunResult run = run_tc(plane_->tc("l7mark_clock"), Bytes(sizeof(l7m_clock) - 1, 0x55));
+  if (run.code == EINVAL) return;  // some kernels want more of a packet
+  EXPECT_EQ(run.answer, kShot);
+  EXPECT_EQ(run.packet, Bytes(sizeof(l7m_clock) - 1, 0x55));
 }
 
 TEST_F(Flow, FullTableRefusesAndKeepsTheCandidate) {
