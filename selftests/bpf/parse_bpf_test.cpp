@@ -309,32 +309,33 @@ void check_all(Plane& plane, const std::vector<Case>& cases) {
     for (const bool xdp : {false, true}) check(plane, c, xdp);
 }
 
-#define OPEN_OR_SKIP(plane, options)  \
-  Plane* const plane = open(options); \
-  if (plane == nullptr) GTEST_SKIP() << why_
-
 TEST_F(ParseStacks, LinkLayers) {
-  OPEN_OR_SKIP(plane, 0);
+  Plane* const plane = open(0);
+  if (plane == nullptr) GTEST_SKIP() << why_;
   check_all(*plane, link_cases());
 }
 
 TEST_F(ParseStacks, NetworkLayers) {
-  OPEN_OR_SKIP(plane, 0);
+  Plane* const plane = open(0);
+  if (plane == nullptr) GTEST_SKIP() << why_;
   check_all(*plane, network_cases());
 }
 
 TEST_F(ParseStacks, Transports) {
-  OPEN_OR_SKIP(plane, 0);
+  Plane* const plane = open(0);
+  if (plane == nullptr) GTEST_SKIP() << why_;
   check_all(*plane, transport_cases());
 }
 
 TEST_F(ParseStacks, TunnelsClosed) {
-  OPEN_OR_SKIP(plane, 0);
+  Plane* const plane = open(0);
+  if (plane == nullptr) GTEST_SKIP() << why_;
   check_all(*plane, closed_cases());
 }
 
 TEST_F(ParseStacks, TunnelsOpened) {
-  OPEN_OR_SKIP(plane, kAllTunnels);
+  Plane* const plane = open(kAllTunnels);
+  if (plane == nullptr) GTEST_SKIP() << why_;
   check_all(*plane, opened_cases());
   check_all(*plane, no_tunnel_cases());
   // What is no tunnel is parsed alike, whatever the options.
@@ -343,7 +344,8 @@ TEST_F(ParseStacks, TunnelsOpened) {
 
 // Interfaces without a link-layer header.
 TEST_F(ParseStacks, BareIp) {
-  OPEN_OR_SKIP(plane, 0);
+  Plane* const plane = open(0);
+  if (plane == nullptr) GTEST_SKIP() << why_;
   struct {
     Bytes packet;
     Endpoints ends;
@@ -370,7 +372,8 @@ TEST_F(ParseStacks, BareIp) {
 
 // Cut short at every byte, from the least that a run takes: counted, passed, never a flow.
 TEST_F(ParseStacks, CutAtEveryByte) {
-  OPEN_OR_SKIP(plane, kAllTunnels);
+  Plane* const plane = open(kAllTunnels);
+  if (plane == nullptr) GTEST_SKIP() << why_;
   std::vector<Case> cases;
   for (const auto& more : {link_cases(), network_cases(), transport_cases(), opened_cases()})
     for (const Case& c : more)
@@ -402,7 +405,8 @@ TEST_F(ParseStacks, CutAtEveryByte) {
 // The hot path parses by itself: whatever byte of an established flow's packet is changed, it
 // counts the packet for the flow if and only if the whole parser finds that flow in it.
 TEST_F(ParseStacks, HotPathAgreesOnEveryChange) {
-  OPEN_OR_SKIP(plane, kAllTunnels);
+  Plane* const plane = open(kAllTunnels);
+  if (plane == nullptr) GTEST_SKIP() << why_;
   const std::vector<std::pair<Bytes, FlowKey>> flows = {
       {ethernet(tcp4(2)), flow_key(k4, 6)},
       {ethernet(udp4()), flow_key(k4, 17)},
