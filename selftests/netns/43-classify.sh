@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
+# "l7mark classify" on what tcpdump recorded at the gateway: the programs in the kernel and the same logic
+# in userspace print the same, to the byte; and what can't be read is told as what it is.
+set -euo pipefail
+# shellcheck source=lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+lab_start classify
+need curl dig dnsmasq dropbear jq openssl socat ssh tcpdump
+need_build
+serve_tls 443 us04web.zoom.us
+serve_ssh 22
+serve_dns us04web.zoom.us=$SERVER4 us04web.zoom.us=$SERVER6
+policy=$(
+	write_policy classify <<'END'
+{ "version": 1, "classes": [ { "name": "meetings", "match": { "applications": ["Zoom"] }, "mark": "0x1/0xff" } ] }
+END
+)
+
+# start_recorder NAME FILTER...: into $LAB_DIR/NAME.pcap, until hang_up.
+start_recorder() {
+	spawn gateway "tcpdump-$1" tcpdump -Z root --immediate-mode -ni lan0 -s 0 -U -w "$LAB_DIR/$1.pcap" "${@:2}"
+	recorder=$SPAWNED
+	wait_for 10 test -s "$LAB_DIR/$1.pcap" || fail "tcpdump does not start"
+}
+
+start_recorder lab not icmp and not icmp6
+for server in $SERVER4 $SERVER6; do
+	fetch https://us04web.zoom.us/index.html "$server" || fail "HTTPS does not work"
+	fetch http://www.lab.test/index.html "$server" || fail "HTTP does not work"
+	talk_ssh "$server" 22 || fail "ssh does not work"
+	in_ns client dig +short "@$server" us04web.zoom.us A >/dev/null || fail "DNS does not work"
+done
+sleep 0.5
+hang_up "$recorder"
+
+# classify ARGS...: output in $LAB_DIR/out.txt, messages in err.txt; prints the exit status.
+classify() {
+	local status=0
+	"$L7MARK" classify "$@" >"$LAB_DIR/out.txt" 2>"$LAB_DIR/err.txt" || status=$?
+	echo $status
+}
+
+# --- both paths -----------------------------------------------------------------------------------
+for format in json table; do
+	for options in '' "--policy $policy" '--packets 3 --whole 1 --snaplen 96' '--workers 3'; do
+		# shellcheck disable=SC2086 # options and their values
+		for path in kernel user; do
+			equal "$format $options: status by the ${path}'s path" \
+				"$(classify --path $path --format $format $options "$LAB_DIR/lab.pcap")" 0
+			cp "$LAB_DIR/out.txt" "$LAB_DIR/$path.txt"
+		done
+		expect "$format $options: there is output" test -s "$LAB_DIR/kernel.txt"
+		expect "$format $options: both print the same" diff "$LAB_DIR/kernel.txt" "$LAB_DIR/user.txt"
+	done
+done
+
+classify --policy "$policy" "$LAB_DIR/lab.pcap" >/dev/null
+# of PORT FIELD: that field of the flows to the server's port, each value once.
+of() { jq -r --argjson port "$1" "select(.dport == \$port) | .$2" "$LAB_DIR/out.txt" | sort | uniq -c | xargs; }
+equal "HTTPS to a Zoom name" "$(of 443 ndpi)" "2 TLS.Zoom"
+equal "its class" "$(of 443 class)" "2 meetings"
+equal "HTTP" "$(of 80 ndpi)" "2 HTTP"
+equal "its class is none" "$(of 80 'class == ""')" "2 true"
+equal "ssh" "$(of 22 ndpi)" "2 SSH"
+equal "DNS" "$(of 53 ndpi)" "2 DNS.Zoom"
+packets=$(tcpdump -nr "$LAB_DIR/lab.pcap" 'tcp or udp' 2>/dev/null | wc -l)
+equal "packets of all flows, as tcpdump counts them" \
+	"$(jq -s 'map(select(.proto == "tcp" or .proto == "udp") | .packets) | add' "$LAB_DIR/out.txt")" "$packets"
+
+# Several captures in one run: each line tells which.
+cp "$LAB_DIR/lab.pcap" "$LAB_DIR/copy.pcap"
+equal "two captures" "$(classify "$LAB_DIR/lab.pcap" "$LAB_DIR/copy.pcap")" 0
+equal "flows of either" "$(jq -r .capture "$LAB_DIR/out.txt" | sort | uniq -c | awk '{ print $1 }' | sort -u | wc -l)" 1
+
+# --- what is no capture ------------------------------------------------------------------------------
+# refused PATH FILE TEXT...: status 1, no output, one line that names the file and says each text.
+refused() {
+	local path=$1 file=$2 text
+	equal "$path, ${file##*/}: status" "$(classify --path "$path" "$file")" 1
+	equal "$path, ${file##*/}: lines of output" "$(wc -l <"$LAB_DIR/out.txt")" 0
+	equal "$path, ${file##*/}: lines of error" "$(wc -l <"$LAB_DIR/err.txt")" 1
+	for text in "$file" "${@:3}"; do
+		expect "$path, ${file##*/}: the error says '$text'" grep -qF -- "$text" "$LAB_DIR/err.txt"
+	done
+}
+
+echo 'This is not a capture, only a text of some length.' >"$LAB_DIR/notes.txt"
+: >"$LAB_DIR/nothing.pcap"
+start_recorder quiet port 1
+hang_up "$recorder"
+for path in kernel user; do
+	refused $path "$LAB_DIR/missing.pcap" "No such file"
+	refused $path "$LAB_DIR" "directory"
+	refused $path "$LAB_DIR/notes.txt" "format"
+	refused $path "$LAB_DIR/nothing.pcap" "truncated"
+
+	# A capture in which nothing happened is no error, and has no flow.
+	equal "$path, a capture without packets: status" "$(classify --path $path "$LAB_DIR/quiet.pcap")" 0
+	equal "$path, a capture without packets: output" "$(cat "$LAB_DIR/out.txt" "$LAB_DIR/err.txt")" ""
+
+	# One that was cut short: its packets are classified, and the rest is told.
+	head -c "$(($(stat -c %s "$LAB_DIR/lab.pcap") - 10))" "$LAB_DIR/lab.pcap" >"$LAB_DIR/cut.pcap"
+	equal "$path, a capture cut short: status" "$(classify --path $path "$LAB_DIR/cut.pcap")" 0
+	expect "$path, a capture cut short: its flows are there" grep -q 'TLS.Zoom' "$LAB_DIR/out.txt"
+	expect "$path, a capture cut short: and a warning names it" grep -qF "$LAB_DIR/cut.pcap" "$LAB_DIR/err.txt"
+
+	# One bad file among good ones: the others are classified, the status tells.
+	equal "$path, a bad file first: status" "$(classify --path $path "$LAB_DIR/notes.txt" "$LAB_DIR/lab.pcap")" 1
+	expect "$path, a bad file first: the other is classified" grep -q 'TLS.Zoom' "$LAB_DIR/out.txt"
+done
+
+# Without the right to read it, and without root by the user's path.
+chmod 755 "$LAB_DIR" && chmod 600 "$LAB_DIR/lab.pcap" && chmod 644 "$LAB_DIR/copy.pcap"
+as_nobody() { setpriv --reuid=65534 --regid=65534 --clear-groups "$L7MARK" classify "$@" 2>&1; }
+if said=$(as_nobody --path user "$LAB_DIR/lab.pcap"); then miss "an unreadable capture is refused"; else pass "an unreadable capture is refused"; fi
+expect "and the error says why" grep -qF 'Permission denied' <<<"$said"
+expect "a readable one is classified without privileges" grep -q 'TLS.Zoom' <(as_nobody --path user "$LAB_DIR/copy.pcap")
+if said=$(as_nobody --path kernel "$LAB_DIR/copy.pcap"); then miss "the kernel's path needs privileges"; else pass "the kernel's path needs privileges"; fi
+expect "and says so" grep -qiE 'root|privilege|permi' <<<"$said"
