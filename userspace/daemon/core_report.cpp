@@ -34,7 +34,7 @@ double wall_seconds(std::uint64_t monotonic_ns) {
 }
 
 nlohmann::ordered_json actions_json(const PolicyClass& c) {
-  nlohmann::ordered_json out;
+  nlohmann::ordered_json out = nlohmann::ordered_json::object();  // a class may do nothing
   const Actions& a = c.actions;
   if (a.mark) out["mark"] = masked(*a.mark);
   if (a.dscp) out["dscp"] = *a.dscp;
@@ -42,6 +42,7 @@ nlohmann::ordered_json actions_json(const PolicyClass& c) {
   if (a.tc_class)
     out["tc_class"] = fmt::format("{:x}:{:x}", *a.tc_class >> 16, *a.tc_class & 0xffff);
   if (a.drop) out["drop"] = true;
+  if (a.allow) out["allow"] = true;
   if (a.log) out["log"] = true;
   if (a.ipset) out["ipset"] = a.ipset->name;
   if (a.nftset) out["nftset"] = a.nftset->family + " " + a.nftset->table + " " + a.nftset->name;
