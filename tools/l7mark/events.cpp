@@ -7,7 +7,7 @@
 #include <string>
 
 #include "commands.hpp"
-#include "daemon/control.hpp"
+#include "daemon/client.hpp"
 #include "flow_row.hpp"
 #include "util/log.hpp"
 
@@ -32,10 +32,10 @@ int run(const Globals& globals, bool json) {
     } else {
       std::printf("%-7s %s\n", type.c_str(), flow_row(event).c_str());
     }
-    return std::fflush(stdout) == 0;  // false: nobody reads any more
+    return std::fflush(stdout) == 0;
   });
-  if (done.ok()) return kExitOk;
-  log_error("{}", done.error().message());
+  log_error("{}", done.ok() ? error_from_errno("write", "standard output").message()
+                            : done.error().message());
   return kExitFailure;
 }
 

@@ -10,7 +10,7 @@
 
 #include "commands.hpp"
 #include "common/choice.hpp"
-#include "daemon/control.hpp"
+#include "daemon/client.hpp"
 #include "daemon/state_file.hpp"
 #include "dataplane/attach.hpp"
 #include "dataplane/dataplane.hpp"

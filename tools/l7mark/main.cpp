@@ -3,12 +3,33 @@
 #include <cstdio>
 #include <exception>
 #include <string>
+#include <vector>
 
 #include "commands.hpp"
 #include "common/choice.hpp"
 #include "util/instance.hpp"
 #include "util/log.hpp"
 #include "util/netns.hpp"
+#include "util/text.hpp"
+
+namespace l7mark {
+namespace {
+
+std::vector<std::string> command_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  return names;
+}
+
+// The word that stands where a command should, after a parse that failed; empty if that is not why.
+std::string unknown_command(const CLI::App& app) {
+  if (!app.get_subcommands().empty()) return {};
+  const auto words = app.remaining();
+  return words.empty() || words.front().starts_with("-") ? std::string() : words.front();
+}
+
+}  // namespace
+}  // namespace l7mark
 
 int main(int argc, char** argv) {
   using namespace l7mark;
@@ -50,6 +71,11 @@ int main(int argc, char** argv) {
     try {
       app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
+      if (const std::string word = unknown_command(app); !word.empty()) {
+        log_error("there is no command {}{}; `l7mark --help` lists them", word,
+                  did_you_mean(word, command_names(app)));
+        return kExitUsage;
+      }
       return app.exit(error) == 0 ? kExitOk : kExitUsage;
     }
     set_log_level(level);

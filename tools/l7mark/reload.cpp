@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "commands.hpp"
-#include "daemon/control.hpp"
+#include "daemon/client.hpp"
 #include "util/log.hpp"
 
 namespace l7mark {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // `l7mark status`: what the daemon does, at a glance.
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -9,103 +12,152 @@
 #include <thread>
 
 #include "commands.hpp"
-#include "daemon/control.hpp"
+#include "daemon/client.hpp"
 #include "util/log.hpp"
 
 namespace l7mark {
 namespace {
 
 using Json = nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+// A daemon of another version may leave out what this one tells: a missing key reads as empty.
+
+const Json& child(const Json& json, const char* key) {
+  static const Json nothing = Json::object();
+  const auto found = json.find(key);
+  return found != json.end() && found->is_structured() ? *found : nothing;
+}
 
 std::uint64_t number(const Json& json, const char* key) {
   const auto found = json.find(key);
   return found != json.end() && found->is_number() ? found->get<std::uint64_t>() : 0;
 }
 
-std::string text(const Json& json, const char* key) {
+bool is_set(const Json& json, const char* key) {
   const auto found = json.find(key);
-  if (found == json.end()) return {};
+  return found != json.end() && found->is_boolean() && found->get<bool>();
+}
+
+std::string text(const Json& json, const char* key, const char* otherwise = "?") {
+  const auto found = json.find(key);
+  if (found == json.end()) return otherwise;
   return found->is_string() ? found->get<std::string>() : found->dump();
 }
 
-void print_class(const Json& entry) {
-  std::string acts;
-  for (const char* key :
-       {"mark", "dscp", "priority", "tc_class", "drop", "log", "ipset", "nftset", "conntrack_mark"})
-    if (entry.contains(key))
-      acts += std::string(acts.empty() ? "" : ", ") + key + " " + text(entry, key);
-  std::printf("  %-20s %8llu flows (%llu live) %12llu packets %14llu bytes   %s\n",
-              text(entry, "name").c_str(), static_cast<unsigned long long>(number(entry, "flows")),
-              static_cast<unsigned long long>(number(entry, "live_flows")),
-              static_cast<unsigned long long>(number(entry, "packets")),
-              static_cast<unsigned long long>(number(entry, "bytes")), acts.c_str());
+std::string bytes_text(std::uint64_t bytes) {
+  constexpr const char* units[] = {"kB", "MB", "GB", "TB", "PB"};
+  if (bytes < 1000) return fmt::format("{} B", bytes);
+  double value = static_cast<double>(bytes) / 1000;
+  std::size_t unit = 0;
+  // 999.95 would be shown as "1000.0".
+  for (; value >= 999.95 && unit + 1 < std::size(units); ++unit) value /= 1000;
+  return fmt::format("{:.1f} {}", value, units[unit]);
+}
+
+std::string duration_text(std::uint64_t seconds) {
+  if (seconds < 60) return fmt::format("{} s", seconds);
+  if (seconds < 3600) return fmt::format("{} min {} s", seconds / 60, seconds % 60);
+  if (seconds < 86400) return fmt::format("{} h {} min", seconds / 3600, seconds / 60 % 60);
+  return fmt::format("{} d {} h", seconds / 86400, seconds / 3600 % 24);
+}
+
+std::string actions_text(const Json& entry) {
+  std::string out;
+  for (const auto& [key, value] : entry.items()) {
+    if (key == "name" || key == "flows" || key == "live_flows" || key == "packets" ||
+        key == "bytes")
+      continue;
+    if (!out.empty()) out += ", ";
+    out += key;
+    if (!value.is_boolean()) out += " " + text(entry, key.c_str());
+  }
+  return out;
+}
+
+void print_classes(const Json& classes) {
+  if (classes.empty()) return;
+  std::size_t width = 16;
+  for (const Json& entry : classes) width = std::max(width, text(entry, "name").size());
+  fmt::print("\n{:<{}} {:>8} {:>9} {:>12} {:>10}  {}\n", "CLASS", width, "LIVE", "FLOWS", "PACKETS",
+             "BYTES", "ACTIONS");
+  for (const Json& entry : classes)
+    fmt::print("{:<{}} {:>8} {:>9} {:>12} {:>10}  {}\n", text(entry, "name"), width,
+               number(entry, "live_flows"), number(entry, "flows"), number(entry, "packets"),
+               bytes_text(number(entry, "bytes")), actions_text(entry));
+}
+
+// Those that are not 0, by name.
+void print_figures(const char* title, const Json& figures) {
+  std::size_t width = 16;
+  for (const auto& [name, value] : figures.items()) width = std::max(width, name.size());
+  bool first = true;
+  for (const auto& [name, value] : figures.items()) {
+    if (!value.is_number() || value.get<double>() == 0) continue;
+    if (std::exchange(first, false)) fmt::print("\n{}\n", title);
+    fmt::print("{:<{}} {:>12}\n", name, width, value.dump());
+  }
 }
 
 void print(const Json& status) {
-  std::printf("l7markd %s, nDPI %s, instance %s, pid %s, up %s s%s\n",
-              text(status, "version").c_str(), text(status, "ndpi").c_str(),
-              text(status, "instance").c_str(), text(status, "pid").c_str(),
-              text(status, "uptime_seconds").c_str(),
-              status.value("ready", false) ? "" : " (workers not ready)");
-  const Json& policy = status.at("policy");
-  std::printf("policy     %s; mark bits %s, conntrack mark bits %s\n", text(policy, "file").c_str(),
-              text(policy, "mark_bits").c_str(), text(policy, "conntrack_bits").c_str());
-  for (const Json& there : status.at("interfaces"))
-    std::printf("interface  %s: %s%s by %s%s\n", text(there, "name").c_str(),
-                text(there, "mode").c_str(),
-                there.contains("xdp") ? (" (XDP " + text(there, "xdp") + ")").c_str() : "",
-                text(there, "tc").c_str(), there.value("attached", false) ? "" : ", not attached");
-  for (const Json& worker : status.at("workers"))
-    std::printf("worker     pid %s: %s flows held, %s samples, %s answers, %s restarts\n",
-                text(worker, "pid").c_str(), text(worker, "flows").c_str(),
-                text(worker, "samples").c_str(), text(worker, "answers").c_str(),
-                text(worker, "restarts").c_str());
-  std::printf("packets    %llu seen, %llu sampled (%.2f%%)\n",
-              static_cast<unsigned long long>(number(status, "packets_seen")),
-              static_cast<unsigned long long>(number(status, "packets_sampled")),
-              100.0 * status.value("sampled_share", 0.0));
-  const Json& flows = status.at("flows");
-  std::printf(
-      "flows      %s live (%s final, %s guessed, %s provisional), %s candidates, %s ended\n",
-      text(flows, "live").c_str(), text(flows, "final").c_str(), text(flows, "guessed").c_str(),
-      text(flows, "provisional").c_str(), text(flows, "candidates").c_str(),
-      text(flows, "ended").c_str());
-  std::printf("classes\n");
-  for (const Json& entry : policy.at("classes")) print_class(entry);
-  std::printf("counters  ");
-  for (const auto& [name, value] : status.at("counters").items())
-    if (value.is_number() && value.get<std::uint64_t>() != 0)
-      std::printf(" %s %s", name.c_str(), value.dump().c_str());
-  const Json& publish = status.at("publish");
-  std::printf("\npublish   ");
-  for (const auto& [name, value] : publish.items())
-    std::printf(" %s %s", name.c_str(), value.dump().c_str());
-  std::printf("\n");
+  const Json& policy = child(status, "policy");
+  fmt::print("l7markd {}, nDPI {}, instance {}, pid {}, up {}: {}\n", text(status, "version"),
+             text(status, "ndpi"), text(status, "instance"), text(status, "pid"),
+             duration_text(number(status, "uptime_seconds")),
+             is_set(status, "ready") ? "ready" : "workers not ready");
+  fmt::print("policy     {}; touches mark bits {}, conntrack mark bits {}\n", text(policy, "file"),
+             text(policy, "mark_bits"), text(policy, "conntrack_bits"));
+  for (const Json& there : child(status, "interfaces"))
+    fmt::print("interface  {}: {}{}, {}{}\n", text(there, "name"), text(there, "mode"),
+               there.contains("xdp") ? ", " + text(there, "xdp") + " XDP" : "", text(there, "tc"),
+               is_set(there, "attached") ? "" : "; not attached");
+  for (const Json& worker : child(status, "workers"))
+    fmt::print("worker     pid {}: {} flows held, {} samples, {} answers, {} restarts\n",
+               text(worker, "pid"), number(worker, "flows"), number(worker, "samples"),
+               number(worker, "answers"), number(worker, "restarts"));
+  const auto seen = number(status, "packets_seen");
+  const auto sampled = number(status, "packets_sampled");
+  fmt::print("packets    {} seen, {} sampled ({:.2f}%)\n", seen, sampled,
+             seen == 0 ? 0 : 100.0 * static_cast<double>(sampled) / static_cast<double>(seen));
+  fmt::print("bytes      {} seen, {} sampled\n", bytes_text(number(status, "bytes_seen")),
+             bytes_text(number(status, "bytes_sampled")));
+  const Json& flows = child(status, "flows");
+  fmt::print("flows      {} live ({} final, {} guessed, {} provisional), {} candidates, {} ended\n",
+             number(flows, "live"), number(flows, "final"), number(flows, "guessed"),
+             number(flows, "provisional"), number(flows, "candidates"), number(flows, "ended"));
+  print_classes(child(policy, "classes"));
+  print_figures("KERNEL COUNTER", child(status, "counters"));
+  print_figures("SETS", child(status, "publish"));
 }
 
-Result<Json> ask(const std::string& instance) {
-  auto client = ControlClient::connect(instance);
+Result<Json> ask(const std::string& instance, std::chrono::milliseconds patience) {
+  auto client = ControlClient::connect(instance, patience);
   if (!client) return client.error();
   return client->request("status", Json::object());
 }
 
 int run(const Globals& globals, bool json, double wait) {
-  const auto until = std::chrono::steady_clock::now() + std::chrono::duration<double>(wait);
+  using std::chrono::milliseconds;
+  const auto until = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                        std::chrono::duration<double>(wait));
   for (;;) {
-    auto status = ask(globals.instance);
-    if (status && (status->value("ready", false) || wait <= 0)) {
+    // Zero would wait without end.
+    const auto left =
+        std::max(milliseconds(1), std::chrono::duration_cast<milliseconds>(until - Clock::now()));
+    const auto status = ask(globals.instance, wait > 0 ? left : milliseconds(0));
+    if (status && (wait <= 0 || is_set(*status, "ready"))) {
       if (json)
-        std::printf("%s\n", status->dump(2).c_str());
+        fmt::print("{}\n", status->dump(2, ' ', false, Json::error_handler_t::replace));
       else
         print(*status);
       return kExitOk;
     }
-    if (std::chrono::steady_clock::now() >= until) {
+    if (Clock::now() >= until) {
       log_error("{}", status ? "l7markd is there but its workers are not ready"
                              : status.error().message());
       return kExitFailure;
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    std::this_thread::sleep_for(milliseconds(50));
   }
 }
 
@@ -120,7 +172,7 @@ void register_status(CLI::App& app, const Globals& globals, Action& chosen) {
       ->check(CLI::Range(0.0, 86400.0))
       ->type_name("SECONDS");
   command->footer(
-      "Fails if no daemon answers.\n\n"
+      "Fails if no daemon answers. Counters that are 0 are left out, except in JSON.\n\n"
       "Examples:\n"
       "  l7mark status\n"
       "  l7mark status --wait 10 --json | jq .sampled_share");

@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "daemon/control.hpp"
 
+#include <fcntl.h>
 #include <sys/epoll.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
+#include <exception>
 #include <filesystem>
-#include <nlohmann/json.hpp>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
-#include "util/log.hpp"
+#include "util/fd.hpp"
 
 namespace l7mark {
 
@@ -23,8 +28,10 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kMaxRequest = 64 * 1024;
 constexpr std::size_t kMaxClients = 64;
-// Of an events stream. A reply has no such limit: it was asked for, and is as long as it is.
+// Of an events stream that is not read.
 constexpr std::size_t kMaxBacklog = 4 * 1024 * 1024;
+// Of a long reply that is made in one go: a few milliseconds' work.
+constexpr std::size_t kReplyPart = 256 * 1024;
 
 std::string dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -34,15 +41,42 @@ Result<sockaddr_un> address_of(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof(address.sun_path))
-    return Error{"use control socket", path, ENAMETOOLONG, "choose a shorter instance name"};
+    return Error{"make control socket", path, ENAMETOOLONG, "choose a shorter instance name"};
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
   return address;
 }
 
-bool answers(const sockaddr_un& address) {
-  const Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  return fd &&
-         ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
+// Whether a process listens there, be it too busy to accept (EAGAIN).
+bool is_alive(const sockaddr_un& address) {
+  const Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) return false;
+  return ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 ||
+         errno == EAGAIN;
+}
+
+// Keeps two daemons that start at once from each taking the other's socket for a stale one. Held
+// until the socket listens.
+Result<Fd> lock_directory(const std::string& directory) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  if (fs::create_directories(directory, error)) fs::permissions(directory, fs::perms{0755}, error);
+  if (error) return Error{"make directory", directory, error.value(), "needs root"};
+  Fd fd(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd || flock(fd.get(), LOCK_EX) != 0)
+    return error_from_errno("lock directory", directory, "needs root");
+  return fd;
+}
+
+Result<Fd> listen_on(const sockaddr_un& address, const std::string& path) {
+  Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) return error_from_errno("make control socket", path);
+  const mode_t mask = umask(0177);
+  const int bound = bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+  const int code = errno;
+  umask(mask);
+  if (bound != 0) return Error{"make control socket", path, code, "needs root"};
+  if (::listen(fd.get(), 16) != 0) return error_from_errno("make control socket", path);
+  return fd;
 }
 
 }  // namespace
@@ -51,17 +85,21 @@ std::string control_path(const std::string& instance) {
   return "/run/l7mark/" + instance + ".sock";
 }
 
-// --- server --------------------------------------------------------------------------------------
-
 struct ControlServer::State {
   struct Client {
     Fd fd;
     std::string in;
     std::string out;
+    std::size_t sent = 0;  // of `out`
+    Reply reply;           // what is still to come of it
+    bool replying = false;
     bool follows = false;
-    bool closing = false;  // once `out` is sent
-    bool waits_for_room = false;
+    bool at_end = false;  // says no more: gone, once it has its answers
+    bool broken = false;
+    std::uint32_t watched = 0;  // epoll events
     std::uint64_t lost = 0;
+
+    [[nodiscard]] std::size_t backlog() const { return out.size() - sent; }
   };
 
   std::string path;
@@ -74,9 +112,13 @@ struct ControlServer::State {
   void accept_all();
   void read_from(Client& client);
   void answer(Client& client, const std::string& line);
+  void answer_next(Client& client);
+  void fill(Client& client);
   void write_to(Client& client);
   void watch(Client& client);
+  void serve(Client& client, std::uint32_t events);
   void drop(int fd);
+  Status add_to_epoll(int fd);
 };
 
 ControlServer::ControlServer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -86,32 +128,33 @@ ControlServer::~ControlServer() {
   if (state_) unlink(state_->path.c_str());
 }
 
-Result<ControlServer> ControlServer::listen(const std::string& path) {
-  auto address = address_of(path);
-  if (!address) return address.error();
-  std::error_code error;
-  std::filesystem::create_directories(std::filesystem::path(path).parent_path(), error);
-  if (error) return Error{"make control socket", path, error.value(), "needs root"};
-  if (answers(*address))
-    return Error{"make control socket", path, 0, "another l7markd runs as this instance"};
-  unlink(path.c_str());
-  auto state = std::make_unique<State>();
-  state->path = path;
-  state->listener = Fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  state->epoll = Fd(epoll_create1(EPOLL_CLOEXEC));
-  if (!state->listener || !state->epoll) return error_from_errno("make control socket", path);
-  const mode_t mask = umask(0177);
-  const int bound =
-      bind(state->listener.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address));
-  umask(mask);
-  if (bound != 0 || ::listen(state->listener.get(), 16) != 0)
-    return error_from_errno("make control socket", path, "needs root");
+Status ControlServer::State::add_to_epoll(int fd) {
   epoll_event event{};
   event.events = EPOLLIN;
-  event.data.fd = state->listener.get();
-  if (epoll_ctl(state->epoll.get(), EPOLL_CTL_ADD, state->listener.get(), &event) != 0)
-    return error_from_errno("make control socket", path);
-  return ControlServer(std::move(state));
+  event.data.fd = fd;
+  if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd, &event) != 0)
+    return error_from_errno("watch control socket", path);
+  return success();
+}
+
+Result<ControlServer> ControlServer::listen(const std::string& path) {
+  const auto address = address_of(path);
+  if (!address) return address.error();
+  const auto lock = lock_directory(std::filesystem::path(path).parent_path());
+  if (!lock) return lock.error();
+  if (is_alive(*address))
+    return Error{"make control socket", path, 0, "another l7markd runs as this instance"};
+  unlink(path.c_str());
+  auto listener = listen_on(*address, path);
+  if (!listener) return listener.error();
+  auto state = std::make_unique<State>();
+  state->path = path;
+  state->listener = std::move(*listener);
+  state->epoll = Fd(epoll_create1(EPOLL_CLOEXEC));
+  ControlServer server(std::move(state));
+  if (!server.state_->epoll) return error_from_errno("watch control socket", path);
+  L7MARK_TRY(server.state_->add_to_epoll(server.state_->listener.get()));
+  return server;
 }
 
 void ControlServer::set_handler(Handler handler) {
@@ -135,12 +178,11 @@ void ControlServer::State::accept_all() {
           send(fd.get(), refusal.data(), refusal.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
       continue;
     }
-    epoll_event event{};
-    event.events = EPOLLIN;
-    event.data.fd = fd.get();
-    if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd.get(), &event) != 0) continue;
     const int number = fd.get();
-    clients[number].fd = std::move(fd);
+    if (!add_to_epoll(number).ok()) continue;
+    Client& client = clients[number];
+    client.fd = std::move(fd);
+    client.watched = EPOLLIN;
   }
 }
 
@@ -151,193 +193,167 @@ void ControlServer::State::drop(int fd) {
   clients.erase(found);
 }
 
+// A client is not listened to while it has not read its last answer. A follower is: that is how its
+// end shows.
 void ControlServer::State::watch(Client& client) {
-  const bool wanted = !client.out.empty();
-  if (wanted == client.waits_for_room) return;
-  client.waits_for_room = wanted;
+  const bool waits = client.replying || client.backlog() > 0;
+  std::uint32_t wanted = waits ? std::uint32_t{EPOLLOUT} : 0;
+  if (!client.at_end && (client.follows || !waits)) wanted |= EPOLLIN;
+  if (wanted == client.watched) return;
+  client.watched = wanted;
   epoll_event event{};
-  event.events = wanted ? EPOLLIN | EPOLLOUT : EPOLLIN;
+  event.events = wanted;
   event.data.fd = client.fd.get();
-  epoll_ctl(epoll.get(), EPOLL_CTL_MOD, client.fd.get(), &event);
+  if (epoll_ctl(epoll.get(), EPOLL_CTL_MOD, client.fd.get(), &event) != 0) client.broken = true;
+}
+
+// Makes the next part of a reply.
+void ControlServer::State::fill(Client& client) {
+  try {
+    while (client.replying && client.backlog() < kReplyPart) {
+      const auto line = client.reply.lines ? client.reply.lines() : std::nullopt;
+      if (!line) {
+        if (!client.reply.last.contains("ok")) client.reply.last["ok"] = true;
+        client.replying = false;
+      }
+      client.out += dump(line ? *line : client.reply.last);
+      client.out += '\n';
+    }
+  } catch (const std::exception& error) {
+    client.out += dump({{"ok", false}, {"error", error.what()}}) + "\n";
+    client.replying = false;
+  }
+  if (!client.replying) client.reply = {};
 }
 
 void ControlServer::State::write_to(Client& client) {
-  std::size_t done = 0;
-  while (done < client.out.size()) {
-    const ssize_t sent = send(client.fd.get(), client.out.data() + done, client.out.size() - done,
+  while (client.backlog() > 0) {
+    const ssize_t sent = send(client.fd.get(), client.out.data() + client.sent, client.backlog(),
                               MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent < 0 && errno == EINTR) continue;
-    if (sent < 0 && errno != EAGAIN) {
-      client.out.clear();
-      client.closing = true;
+    if (sent < 0 && errno == EAGAIN) break;
+    if (sent <= 0) {
+      client.broken = true;
       return;
     }
-    if (sent <= 0) break;
-    done += static_cast<std::size_t>(sent);
+    client.sent += static_cast<std::size_t>(sent);
   }
-  client.out.erase(0, done);
-  if (client.out.empty() && client.lost > 0) {
-    client.out = dump({{"type", "lost"}, {"count", std::exchange(client.lost, 0)}}) + "\n";
+  if (client.backlog() == 0) {
+    client.out.clear();
+    client.sent = 0;
+    if (client.lost > 0)
+      client.out = dump({{"type", "lost"}, {"count", std::exchange(client.lost, 0)}}) + "\n";
+  } else if (client.sent >= kReplyPart) {
+    client.out.erase(0, std::exchange(client.sent, 0));
   }
-  watch(client);
 }
 
 void ControlServer::State::answer(Client& client, const std::string& line) {
   const Json request = Json::parse(line, nullptr, false);
-  Json reply;
+  client.replying = true;
   if (!request.is_object() || !request.contains("command") || !request["command"].is_string()) {
-    reply = {{"ok", false}, {"error", "a request is an object with a \"command\""}};
-  } else if (const auto command = request["command"].get<std::string>(); command == "events") {
+    client.reply.last = {{"ok", false}, {"error", "a request is an object with a \"command\""}};
+    return;
+  }
+  const auto command = request["command"].get<std::string>();
+  if (command == "events") {
     client.follows = true;
     ++followers;
-    reply = {{"ok", true}};
-  } else {
-    const Json arguments =
-        request.contains("arguments") ? request["arguments"] : Json(Json::value_t::object);
-    reply = handler(command, arguments, [&client](const Json& part) {
-      client.out += dump(part);
-      client.out += '\n';
-    });
-    if (!reply.contains("ok")) reply["ok"] = true;
+    return;
   }
-  client.out += dump(reply);
-  client.out += '\n';
-  write_to(client);
+  try {
+    client.reply = handler(command, request.contains("arguments") ? request["arguments"]
+                                                                  : Json(Json::value_t::object));
+  } catch (const std::exception& error) {
+    client.reply = {Json({{"ok", false}, {"error", error.what()}}), {}};
+  }
+}
+
+// Takes up the next request that is there, once the one before is answered.
+void ControlServer::State::answer_next(Client& client) {
+  if (client.follows) {
+    client.in.clear();
+    return;
+  }
+  while (!client.broken && !client.replying && client.backlog() == 0 && !client.follows) {
+    const auto end = client.in.find('\n');
+    if (end == std::string::npos) return;
+    const std::string line = client.in.substr(0, end);
+    client.in.erase(0, end + 1);
+    answer(client, line);
+    fill(client);
+    write_to(client);
+  }
 }
 
 void ControlServer::State::read_from(Client& client) {
   char bytes[4096];
-  for (;;) {
-    const ssize_t got = recv(client.fd.get(), bytes, sizeof(bytes), MSG_DONTWAIT);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR)) break;
-    if (got <= 0) {
-      client.closing = true;
-      client.out.clear();
-      return;
-    }
-    client.in.append(bytes, static_cast<std::size_t>(got));
-    if (client.in.size() > kMaxRequest) {
-      client.out += dump({{"ok", false}, {"error", "the request is too long"}}) + "\n";
-      client.in.clear();
-      client.closing = true;
-      write_to(client);
-      return;
-    }
+  const ssize_t got = recv(client.fd.get(), bytes, sizeof(bytes), MSG_DONTWAIT);
+  if (got < 0) {
+    client.broken = errno != EAGAIN && errno != EINTR;
+    return;
   }
-  for (std::size_t end = 0; (end = client.in.find('\n')) != std::string::npos && !client.follows;) {
-    const std::string line = client.in.substr(0, end);
-    client.in.erase(0, end + 1);
-    answer(client, line);
+  if (got == 0) {
+    client.at_end = true;
+    return;
   }
+  client.in.append(bytes, static_cast<std::size_t>(got));
+  if (client.in.size() <= kMaxRequest || client.in.find('\n') != std::string::npos) return;
+  client.in.clear();
+  client.at_end = true;
+  client.out += dump({{"ok", false}, {"error", "the request is too long"}}) + "\n";
+  write_to(client);
+}
+
+void ControlServer::State::serve(Client& client, std::uint32_t events) {
+  if ((events & EPOLLOUT) != 0) {
+    fill(client);
+    write_to(client);
+  }
+  if ((events & EPOLLIN) != 0) read_from(client);
+  answer_next(client);
+  watch(client);
+  const bool gone = (events & (EPOLLERR | EPOLLHUP)) != 0;
+  const bool served = client.at_end && !client.follows && !client.replying && client.backlog() == 0;
+  if (gone || client.broken || served) drop(client.fd.get());
 }
 
 void ControlServer::process() {
   State& state = *state_;
   epoll_event events[32];
   const int count = epoll_wait(state.epoll.get(), events, 32, 0);
+  bool arrivals = false;
   for (int i = 0; i < count; ++i) {
     const int fd = events[i].data.fd;
     if (fd == state.listener.get()) {
-      state.accept_all();
+      arrivals = true;
       continue;
     }
     const auto found = state.clients.find(fd);
-    if (found == state.clients.end()) continue;
-    State::Client& client = found->second;
-    if ((events[i].events & EPOLLOUT) != 0) state.write_to(client);
-    if ((events[i].events & EPOLLIN) != 0) state.read_from(client);
-    const bool broken = (events[i].events & (EPOLLERR | EPOLLHUP)) != 0;
-    if (broken || (client.closing && client.out.empty())) state.drop(fd);
+    if (found != state.clients.end()) state.serve(found->second, events[i].events);
   }
+  // At the end: a new connection may get the number of one that has just gone, which must not be
+  // taken for it.
+  if (arrivals) state.accept_all();
 }
 
 void ControlServer::publish(std::string_view line) {
-  std::vector<int> gone;
+  std::vector<int> broken;
   for (auto& [fd, client] : state_->clients) {
     if (!client.follows) continue;
-    if (client.out.size() + line.size() > kMaxBacklog) {
+    if (client.lost > 0 || client.backlog() + line.size() > kMaxBacklog) {
       ++client.lost;
       continue;
     }
+    const bool idle = client.backlog() == 0;
     client.out += line;
     client.out += '\n';
+    if (!idle) continue;  // EPOLLOUT tells when there is room
     state_->write_to(client);
-    if (client.closing) gone.push_back(fd);
+    state_->watch(client);
+    if (client.broken) broken.push_back(fd);
   }
-  for (const int fd : gone) state_->drop(fd);
-}
-
-// --- client --------------------------------------------------------------------------------------
-
-Result<ControlClient> ControlClient::connect(const std::string& instance) {
-  const std::string path = control_path(instance);
-  auto address = address_of(path);
-  if (!address) return address.error();
-  Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!fd) return error_from_errno("connect to", path);
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) != 0) {
-    const int code = errno;
-    if (code == ENOENT || code == ECONNREFUSED)
-      return Error{"reach l7markd", "", 0,
-                   "none runs as instance " + instance + " (no answer on " + path + ")"};
-    return Error{"connect to", path, code, code == EACCES ? "needs root" : ""};
-  }
-  return ControlClient(std::move(fd), path);
-}
-
-Status ControlClient::send(const std::string& command, const Json& arguments) {
-  const std::string line = dump({{"command", command}, {"arguments", arguments}}) + "\n";
-  std::size_t done = 0;
-  while (done < line.size()) {
-    const ssize_t sent = ::send(fd_.get(), line.data() + done, line.size() - done, MSG_NOSIGNAL);
-    if (sent < 0 && errno == EINTR) continue;
-    if (sent <= 0) return error_from_errno("write to", path_);
-    done += static_cast<std::size_t>(sent);
-  }
-  return success();
-}
-
-Result<std::string> ControlClient::read_line() {
-  for (;;) {
-    if (const auto end = pending_.find('\n'); end != std::string::npos) {
-      std::string line = pending_.substr(0, end);
-      pending_.erase(0, end + 1);
-      return line;
-    }
-    char bytes[16384];
-    const ssize_t got = recv(fd_.get(), bytes, sizeof(bytes), 0);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return error_from_errno("read from", path_);
-    if (got == 0) return Error{"read from", path_, 0, "l7markd has ended"};
-    pending_.append(bytes, static_cast<std::size_t>(got));
-  }
-}
-
-Result<Json> ControlClient::request(const std::string& command, const Json& arguments,
-                                    const std::function<void(const Json&)>& line) {
-  L7MARK_TRY(send(command, arguments));
-  for (;;) {
-    auto text = read_line();
-    if (!text) return text.error();
-    Json json = Json::parse(*text, nullptr, false);
-    if (json.is_discarded()) return Error{"understand", path_, 0, "its answer is not JSON"};
-    if (const auto ok = json.find("ok"); ok != json.end() && ok->is_boolean()) {
-      if (ok->get<bool>()) return json;
-      return Error{command, "", 0, json.value("error", "l7markd gave no reason")};
-    }
-    if (line) line(json);
-  }
-}
-
-Status ControlClient::follow(const std::function<bool(const Json&)>& event) {
-  L7MARK_TRY(send("events", Json::object()));
-  for (;;) {
-    auto text = read_line();
-    if (!text) return text.error();
-    const Json json = Json::parse(*text, nullptr, false);
-    if (json.is_discarded() || json.contains("ok")) continue;
-    if (!event(json)) return success();
-  }
+  for (const int fd : broken) state_->drop(fd);
 }
 
 }  // namespace l7mark

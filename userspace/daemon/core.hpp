@@ -83,8 +83,9 @@ class Core {
 
   // Fills in policy, flows, counters and publishing.
   void status(nlohmann::ordered_json& out);
-  // One JSON line a flow; `keep` chooses by record.
-  void for_each_record(const std::function<void(const nlohmann::ordered_json&)>& call);
+  // One record a call, of each flow that is there now and still is when its turn comes. Not to be
+  // called once the core is gone.
+  [[nodiscard]] std::function<std::optional<nlohmann::ordered_json>()> records();
 
   [[nodiscard]] const Policy& policy() const { return *policy_; }
   [[nodiscard]] const Catalog& catalog() const { return names_.catalog; }

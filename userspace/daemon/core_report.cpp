@@ -101,10 +101,20 @@ void Core::log_flow(const FlowKey& key, const Flow& flow) const {
            flow.hostname, risks.empty() ? "" : "; ", risks);
 }
 
-void Core::for_each_record(const std::function<void(const nlohmann::ordered_json&)>& call) {
+std::function<std::optional<nlohmann::ordered_json>()> Core::records() {
   commit();
   sweep();
-  for (const auto& [key, flow] : flows_) call(record(key, flow));
+  std::vector<FlowKey> keys;
+  keys.reserve(flows_.size());
+  for (const auto& [key, flow] : flows_) keys.push_back(key);
+  return [this, keys = std::move(keys),
+          next = std::size_t{0}]() mutable -> std::optional<nlohmann::ordered_json> {
+    while (next < keys.size()) {
+      const FlowKey& key = keys[next++];
+      if (const Flow* flow = flows_.find(key)) return record(key, *flow);
+    }
+    return std::nullopt;
+  };
 }
 
 void Core::status(nlohmann::ordered_json& out) {

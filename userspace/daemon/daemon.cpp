@@ -83,7 +83,7 @@ class Daemon {
   void check_interfaces();
   void tell_interfaces();
   Result<std::string> reload();
-  Json handle(const std::string& command, const Json& arguments, const ControlServer::Line& line);
+  ControlServer::Reply handle(const std::string& command);
   Json status();
   bool on_signal();
 
@@ -198,9 +198,7 @@ Status Daemon::start_parts(const LoadedPolicy& loaded) {
       return error_from_errno("start", "the main loop");
   }
   control_->set_handler(
-      [this](const std::string& command, const Json& arguments, const ControlServer::Line& line) {
-        return handle(command, arguments, line);
-      });
+      [this](const std::string& command, const Json&) { return handle(command); });
   return success();
 }
 
@@ -347,21 +345,18 @@ Json Daemon::status() {
   return out;
 }
 
-Json Daemon::handle(const std::string& command, const Json&, const ControlServer::Line& line) {
-  if (command == "status") return status();
-  if (command == "flows") {
-    core_->for_each_record([&line](const Json& record) { line(record); });
-    return {{"ok", true}};
-  }
+ControlServer::Reply Daemon::handle(const std::string& command) {
+  if (command == "status") return {status(), {}};
+  if (command == "flows") return {Json::object(), core_->records()};
   if (command == "reload") {
     notify_systemd("RELOADING=1");
     const auto done = reload();
     notify_systemd("READY=1");
-    if (done) return {{"ok", true}, {"message", *done}};
+    if (done) return {Json({{"message", *done}}), {}};
     log_error("reload refused, the old policy goes on: {}", done.error().message());
-    return {{"ok", false}, {"error", done.error().message()}};
+    return {Json({{"ok", false}, {"error", done.error().message()}}), {}};
   }
-  return {{"ok", false}, {"error", "unknown command " + command}};
+  return {Json({{"ok", false}, {"error", "unknown command " + command}}), {}};
 }
 
 // False when it is time to go.
@@ -371,7 +366,7 @@ bool Daemon::on_signal() {
   while (read(signals_.get(), &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
     if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) go_on = false;
     if (info.ssi_signo == SIGCHLD) workers_->reap();
-    if (info.ssi_signo == SIGHUP) handle("reload", {}, {});
+    if (info.ssi_signo == SIGHUP) handle("reload");
   }
   return go_on;
 }
