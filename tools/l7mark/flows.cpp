@@ -76,7 +76,7 @@ void register_flows(CLI::App& app, const Globals& globals, Action& chosen) {
       ->check([](const std::string& word) {
         return Prefix::parse(word) ? "" : word + " is no address and no network";
       })
-      ->type_name("ADDRESS");
+      ->type_name("PREFIX");
   command->footer(
       "Examples:\n"
       "  l7mark flows --application Zoom\n"

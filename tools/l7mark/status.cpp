@@ -72,7 +72,7 @@ std::string actions_text(const Json& entry) {
     out += key;
     if (!value.is_boolean()) out += " " + text(entry, key.c_str());
   }
-  return out;
+  return out.empty() ? "-" : out;
 }
 
 void print_classes(const Json& classes) {
