@@ -245,6 +245,48 @@ TEST_F(ClassifierTest, BothResponsesOfAResolverAreSeen) {
   EXPECT_EQ(dns_[1].addresses.at(0).to_string(), "2001:db8::5");
 }
 
+TEST_F(ClassifierTest, TheSecondQueryMayFollowTheFirstResponse) {
+  Endpoints ends = ends_;
+  ends.dport = 53;
+  const Endpoints back = ends.reversed();
+  const auto from_server = [&](const Bytes& message, std::uint64_t time) {
+    Sample sample(udp(back, message), time);
+    sample.head.initiator = 1 - sample.head.direction;
+    return sample;
+  };
+  const Address six = *Address::parse("2001:db8::5");
+  take(Sample(udp(ends, dns_query(1, "www.zoom.us", 1)), kSecond));
+  take(from_server(dns_response(1, "www.zoom.us", 1, {{1, 60, {203, 0, 113, 1}}}), kSecond));
+  classifier_->idle(kSecond + kSecond / 4);
+  ASSERT_FALSE(answers_.empty());
+  EXPECT_EQ(answers_.back().state, FlowState::provisional);
+  take(Sample(udp(ends, dns_query(2, "www.zoom.us", 28)), kSecond + kSecond / 4));
+  // A slow response is waited for as any other is.
+  classifier_->idle(2 * kSecond);
+  EXPECT_EQ(answers_.back().state, FlowState::provisional);
+  take(from_server(
+      dns_response(2, "www.zoom.us", 28, {{28, 60, {six.bytes.begin(), six.bytes.end()}}}),
+      2 * kSecond));
+  EXPECT_EQ(answers_.back().state, FlowState::final);
+  ASSERT_EQ(dns_.size(), 2U);
+  EXPECT_EQ(dns_[1].addresses.at(0).to_string(), "2001:db8::5");
+}
+
+TEST_F(ClassifierTest, ALoneQuerySettlesSoon) {
+  Endpoints ends = ends_;
+  ends.dport = 53;
+  Sample response(
+      udp(ends.reversed(), dns_response(1, "www.zoom.us", 1, {{1, 60, {203, 0, 113, 1}}})),
+      kSecond);
+  response.head.initiator = 1 - response.head.direction;
+  take(Sample(udp(ends, dns_query(1, "www.zoom.us", 1)), kSecond));
+  take(response);
+  classifier_->idle(kSecond + kSecond / 2);
+  ASSERT_FALSE(answers_.empty());
+  EXPECT_EQ(answers_.back().state, FlowState::final);
+  EXPECT_EQ(answers_.back().name, "DNS.Zoom");
+}
+
 TEST_F(ClassifierTest, ASynAckFirstTellsWhoTheServerIs) {
   Sample sample(tcp(ends_, L7M_TCP_SYN | L7M_TCP_ACK, 1, 1));
   sample.head.candidate_flags = L7M_FLOW_ANSWER;

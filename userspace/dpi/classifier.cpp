@@ -17,6 +17,8 @@ constexpr std::size_t kMaxPacket = 65535;  // nDPI takes 16 bits
 // What is kept of a first packet without payload: IPv6 with extension headers, TCP with options.
 constexpr std::size_t kMaxHeaders = 192;
 constexpr std::uint16_t kDnsPort = 53;
+// How long a resolver that has one answer may take to ask for the other on the same socket.
+constexpr std::uint64_t kTwinLifeNs = 500'000'000;
 constexpr std::uint64_t kNsPerMs = 1'000'000;
 
 // A packet that segmentation offload made longer than its header can say carries 0 there, and nDPI
@@ -167,13 +169,20 @@ void Classifier::move_to(Flow& flow, Queue& queue) {
   flow.queue = &queue;
 }
 
+// To another queue with state of nDPI.
+void Classifier::hold(Flow& flow, Queue& queue) {
+  if (flow.queue == &queue) return;
+  make_room(queue);
+  move_to(flow, queue);
+}
+
 void Classifier::make_room(Queue& queue) {
   const std::size_t limit = &queue == &waiting_ ? options_.max_waiting : options_.max_flows;
   while (queue.size() >= std::max<std::size_t>(limit, 1)) {
     Flow& oldest = *queue.front();
     if (&queue == &waiting_) {
       ++stats_.waiting_dropped;
-    } else if (&queue == &active_) {
+    } else if (&queue != &answered_) {
       ++stats_.evicted;
       give_up(oldest);
     }
@@ -231,15 +240,20 @@ void Classifier::inspect(Flow& flow, const l7m_sample& sample, std::span<const s
   }
 
   const bool last = (sample.flags & L7M_SAMPLE_LAST) != 0;
-  // A resolver asks for A and AAAA on one socket: the second response is worth a packet more.
+  // A resolver asks for A and AAAA on one socket, and a near server answers the one before the
+  // other is asked: the second response is worth a packet more, and a moment.
   const bool more_dns = !last && flow.dns_queries > flow.dns_responses;
-  if (flow.detected && !more_dns) {
+  const bool twin_dns = !last && flow.dns_queries == 1 && flow.dns_responses == 1;
+  if (flow.detected && !more_dns && !twin_dns) {
     settle(flow);
   } else if (last || (flow.engine && is_closed(flow.flags))) {
     give_up(flow);
-  } else if (flow.detection.known() && flow.detection != flow.told) {
-    flow.told = flow.detection;
-    answer(flow, FlowState::provisional);
+  } else {
+    if (flow.detected) hold(flow, twin_dns ? twins_ : active_);
+    if (flow.detection.known() && flow.detection != flow.told) {
+      flow.told = flow.detection;
+      answer(flow, FlowState::provisional);
+    }
   }
 }
 
@@ -333,14 +347,17 @@ void Classifier::idle(std::uint64_t now_ns) {
   if (options_.idle_ns == 0) return;
   const auto expired = [&](const Queue& queue) {
     if (queue.empty()) return false;
+    const std::uint64_t life =
+        &queue == &twins_ ? std::min(options_.idle_ns, kTwinLifeNs) : options_.idle_ns;
     const std::uint64_t last = queue.front()->last_ns;
-    return last < now_ns && now_ns - last >= options_.idle_ns;
+    return last < now_ns && now_ns - last >= life;
   };
-  for (Queue* queue : {&waiting_, &active_, &answered_}) {
+  for (Queue* queue : {&waiting_, &active_, &twins_, &answered_}) {
     while (expired(*queue)) {
       Flow& flow = *queue->front();
       give_up(flow);
-      erase(flow);
+      // One that waited for its twin is answered now, and what is still under way is to be ignored.
+      if (queue != &twins_) erase(flow);
     }
   }
 }
@@ -350,10 +367,12 @@ void Classifier::abandon(const FlowKey& key) {
 }
 
 void Classifier::finish() {
-  while (!waiting_.empty() || !active_.empty()) {
-    Flow& flow = !waiting_.empty() ? *waiting_.front() : *active_.front();
-    give_up(flow);
-    erase(flow);
+  for (Queue* queue : {&waiting_, &active_, &twins_}) {
+    while (!queue->empty()) {
+      Flow& flow = *queue->front();
+      give_up(flow);
+      erase(flow);
+    }
   }
 }
 

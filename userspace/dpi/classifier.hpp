@@ -87,6 +87,7 @@ class Classifier {
   Flow* find(const FlowKey& key);
   Flow& create(const FlowKey& key, const l7m_sample& sample);
   void move_to(Flow& flow, Queue& queue);
+  void hold(Flow& flow, Queue& queue);
   void inspect(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> data);
   bool start(Flow& flow);
   void feed(Flow& flow, std::span<const std::uint8_t> copied, std::size_t length,
@@ -105,6 +106,7 @@ class Classifier {
   std::unordered_map<FlowKey, std::unique_ptr<Flow>> flows_;
   Queue waiting_;   // no payload yet, nothing given to nDPI
   Queue active_;    // nDPI holds state
+  Queue twins_;     // DNS, one query answered: the other address family may follow
   Queue answered_;  // had its last word
   // The packet that nDPI is given. Its first `dirty_` bytes were written, the rest is zero.
   std::vector<std::uint8_t> packet_;
