@@ -15,8 +15,10 @@ _l7mark() {
 	esac
 	if [[ $current == -* ]]; then
 		local options
+		# Those of l7mark itself may stand behind a command, too.
 		# shellcheck disable=SC2086
-		options=$("${COMP_WORDS[0]}" $command --help 2>/dev/null | grep -oE -- '--[a-z-]+' | sort -u)
+		options=$({ "${COMP_WORDS[0]}" --help && "${COMP_WORDS[0]}" $command --help; } 2>/dev/null |
+			grep -oE '^  (-[a-z],)?--[a-z-]+' | grep -oE -- '--[a-z-]+' | sort -u)
 		mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
 	elif [ "${COMP_WORDS[0]##*/}" = l7mark ] && [ -z "$command" ]; then
 		mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$current")
