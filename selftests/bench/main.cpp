@@ -88,6 +88,40 @@ int publish(unsigned rounds, std::size_t entries, bool json) {
   return show(table, json);
 }
 
+// What every subcommand shares. A subcommand's options live in a shared pointer that its callback
+// holds.
+struct Shared {
+  bool json = false;
+  unsigned rounds = 11;
+  std::function<int()> chosen;
+};
+
+void add_packet(CLI::App& app, Shared& shared) {
+  auto options = std::make_shared<PacketBenchOptions>();
+  CLI::App* command = app.add_subcommand("packet", "Nanoseconds a packet, by BPF_PROG_TEST_RUN");
+  command->add_option("--repeat", options->repeat, "Runs of a program a round")
+      ->capture_default_str();
+  command->add_option("--flows", options->flows, "Sizes of the table")
+      ->delimiter(',')
+      ->capture_default_str();
+  command->callback([options, &shared] {
+    shared.chosen = [options, &shared] {
+      options->rounds = shared.rounds;
+      return show(run_packet_bench(*options), shared.json);
+    };
+  });
+}
+
+void add_publish(CLI::App& app, Shared& shared) {
+  auto entries = std::make_shared<std::size_t>(100'000);
+  CLI::App* command =
+      app.add_subcommand("publish", "Entries a second into maps, ipsets, nft sets, conntrack");
+  command->add_option("--entries", *entries, "Entries a round")->capture_default_str();
+  command->callback([entries, &shared] {
+    shared.chosen = [entries, &shared] { return publish(shared.rounds, *entries, shared.json); };
+  });
+}
+
 }  // namespace
 }  // namespace l7mark::bench
 
@@ -96,10 +130,9 @@ int main(int argc, char** argv) {
   CLI::App app{"Measures what l7mark costs; contenders take turns in one run", "l7mark-bench"};
   app.require_subcommand(1);
   app.fallthrough();
-  bool json = false;
-  unsigned rounds = 11;
-  app.add_flag("--json", json, "As JSON");
-  app.add_option("--rounds", rounds, "Rounds of all contenders")
+  Shared shared;
+  app.add_flag("--json", shared.json, "As JSON");
+  app.add_option("--rounds", shared.rounds, "Rounds of all contenders")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   app.footer(
@@ -109,32 +142,13 @@ int main(int argc, char** argv) {
       "  sudo l7mark-bench packet\n"
       "  sudo l7mark-bench packet --flows 1024,131072 --json\n"
       "  sudo l7mark-bench publish --entries 100000");
-  std::function<int()> chosen;
-
-  PacketBenchOptions packet;
-  CLI::App* command = app.add_subcommand("packet", "Nanoseconds a packet, by BPF_PROG_TEST_RUN");
-  command->add_option("--repeat", packet.repeat, "Runs of a program a round")
-      ->capture_default_str();
-  command->add_option("--flows", packet.flows, "Sizes of the table")
-      ->delimiter(',')
-      ->capture_default_str();
-  command->callback([&] {
-    chosen = [&] {
-      packet.rounds = rounds;
-      return show(run_packet_bench(packet), json);
-    };
-  });
-
-  std::size_t entries = 100'000;
-  command =
-      app.add_subcommand("publish", "Entries a second into maps, ipsets, nft sets, conntrack");
-  command->add_option("--entries", entries, "Entries a round")->capture_default_str();
-  command->callback([&] { chosen = [&] { return publish(rounds, entries, json); }; });
+  add_packet(app, shared);
+  add_publish(app, shared);
 
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  return chosen();
+  return shared.chosen();
 }
