@@ -115,6 +115,27 @@ static __always_inline long l7m_put_candidate(const struct l7m_key *key, int v4,
 	return bpf_map_update_elem(&candidates4, &key4, value, BPF_ANY);
 }
 
+static __always_inline struct l7m_verdict *l7m_find_verdict(struct l7m_met *met)
+{
+	if (met->packet.version == 4) {
+		struct l7m_key4 key;
+
+		met->sender = (__u32)l7m_make_key4(&met->packet, &key);
+		return bpf_map_lookup_elem(&flows4, &key);
+	} else {
+		struct l7m_key key;
+
+		met->sender = (__u32)l7m_make_key(&met->packet, &key);
+		return bpf_map_lookup_elem(&flows6, &key);
+	}
+}
+
+static __always_inline void l7m_count_verdict(struct l7m_verdict *v, const struct l7m_met *met)
+{
+	l7m_count_packet(&v->count, met);
+	v->last_seen = (__u32)bpf_jiffies64();
+}
+
 /* The flow's first packet. Returns the index of its action. */
 static __noinline __u32 l7m_new_flow(void *ctx, struct l7m_met *met, struct l7m_export *what,
 				     const struct l7m_settings *s)
@@ -161,6 +182,7 @@ static __noinline __u32 l7m_candidate_packet(void *ctx, struct l7m_met *met)
 	int v4 = p->version == 4;
 	const struct l7m_settings *s;
 	struct l7m_candidate *c;
+	struct l7m_verdict *v;
 	struct l7m_export what = {.type = L7M_RECORD_SAMPLE};
 	__u32 zero = 0, now = (__u32)bpf_jiffies64();
 	__u8 closing;
@@ -183,6 +205,15 @@ static __noinline __u32 l7m_candidate_packet(void *ctx, struct l7m_met *met)
 		/* A later fragment, or a stray end of a flow, is no reason to begin one. */
 		if (p->fragment == L7M_FRAGMENT_LATER)
 			return 0;
+		/*
+		 * Userspace writes the verdict before it takes the candidate out: where both were
+		 * missed, it did so in between, and the flow is not new.
+		 */
+		v = p->tcp_flags & L7M_TCP_SYN ? 0 : l7m_find_verdict(met);
+		if (v) {
+			l7m_count_verdict(v, met);
+			return v->action;
+		}
 		return l7m_new_flow(ctx, met, &what, s);
 	}
 	c->last_seen = now;

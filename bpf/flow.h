@@ -15,21 +15,6 @@
 
 #define L7M_NO_ACTION 0xffffffffU /* not a flow: pass it untouched */
 
-static __always_inline struct l7m_verdict *l7m_find_verdict(struct l7m_met *met)
-{
-	if (met->packet.version == 4) {
-		struct l7m_key4 key;
-
-		met->sender = (__u32)l7m_make_key4(&met->packet, &key);
-		return bpf_map_lookup_elem(&flows4, &key);
-	} else {
-		struct l7m_key key;
-
-		met->sender = (__u32)l7m_make_key(&met->packet, &key);
-		return bpf_map_lookup_elem(&flows6, &key);
-	}
-}
-
 /* A SYN on a closed flow's five-tuple: tells userspace what the old one counted and forgets it. */
 static __noinline int l7m_reopen(l7m_ctx *ctx, struct l7m_met *met, const struct l7m_verdict *v)
 {
@@ -96,8 +81,7 @@ static __noinline __u32 l7m_decide(l7m_ctx *ctx, struct l7m_met *met)
 	if (v) {
 		if (count && !(met->packet.fragment == L7M_FRAGMENT_LATER &&
 			       (l7m_config.flags & L7M_CFG_REPLAY))) {
-			l7m_count_packet(&v->count, met);
-			v->last_seen = (__u32)bpf_jiffies64();
+			l7m_count_verdict(v, met);
 		}
 		return v->action;
 	}

@@ -21,6 +21,19 @@ static __always_inline __u64 l7m_skb_bytes(const struct __sk_buff *skb, __u32 ho
 	return skb->len;
 }
 
+/* What is not in the packet itself; the parsed headers are in the scratch entry already. */
+static __always_inline void l7m_meet(struct __sk_buff *skb, __u32 hook, struct l7m_met *met)
+{
+	const struct l7m_packet *p = &met->packet;
+
+	met->hook = hook;
+	met->frame = skb->len;
+	met->ifindex = skb->ifindex;
+	met->segments = skb->gso_segs ? skb->gso_segs : 1;
+	met->bytes =
+		l7m_skb_bytes(skb, hook, met->segments, p->l3_offset + p->l3_length - p->payload);
+}
+
 /*
  * Fills the scratch entry. Returns an l7m_parse_result. For size, because clang otherwise lets the
  * end of a loop fall through to its begin, a way back that kernels up to 6.1 refuse.
@@ -51,12 +64,7 @@ __attribute__((minsize)) L7M_FUNCTION int l7m_parse_packet(struct __sk_buff *skb
 		frame = skb->wire_len;
 	result = l7m_parse(&c, &packet, version, frame, l7m_config.parse);
 	met->packet = packet;
-	met->hook = hook;
-	met->frame = skb->len;
-	met->ifindex = skb->ifindex;
-	met->segments = skb->gso_segs ? skb->gso_segs : 1;
-	met->bytes = l7m_skb_bytes(skb, hook, met->segments,
-				   packet.l3_offset + packet.l3_length - packet.payload);
+	l7m_meet(skb, hook, met);
 	return result;
 }
 
@@ -70,8 +78,8 @@ static __always_inline int l7m_pull(struct __sk_buff *skb)
 	return (int)bpf_skb_pull_data(skb, skb->len < L7M_PULL ? skb->len : L7M_PULL);
 }
 
-#include "fast.h"
 #include "flow.h"
+#include "fast.h"
 #include "mark.h"
 
 static __always_inline int l7m_tc(struct __sk_buff *skb, __u32 hook)
@@ -90,7 +98,7 @@ static __always_inline int l7m_tc(struct __sk_buff *skb, __u32 hook)
 			       l7m_skb_bytes(skb, hook, segments, fast.headers));
 		return l7m_apply(skb, fast.verdict->action, fast.l3_offset);
 	}
-	slow = l7m_slow_path(skb, hook);
+	slow = fast.missed ? l7m_missed(skb, hook, fast.l3_offset) : l7m_slow_path(skb, hook);
 	if ((__u32)slow == L7M_NO_ACTION)
 		return TC_ACT_UNSPEC;
 	return l7m_apply(skb, (__u32)slow, (__u32)(slow >> 32));

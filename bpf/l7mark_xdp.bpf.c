@@ -10,6 +10,23 @@
 #define L7M_XDP 1
 #include "packet.h"
 
+static __always_inline __u32 l7m_frame(struct xdp_md *ctx)
+{
+	if (l7m_config.flags & L7M_CFG_XDP_FRAGS)
+		return (__u32)bpf_xdp_get_buff_len(ctx);
+	return ctx->data_end - ctx->data;
+}
+
+/* What is not in the packet itself. */
+static __always_inline void l7m_meet(struct xdp_md *ctx, __u32 hook, struct l7m_met *met)
+{
+	met->hook = hook;
+	met->frame = l7m_frame(ctx);
+	met->bytes = met->frame;
+	met->segments = 1;
+	met->ifindex = ctx->ingress_ifindex;
+}
+
 /*
  * Fills the scratch entry. Returns an l7m_parse_result. For size, because clang otherwise lets the
  * end of a loop fall through to its begin, a way back that kernels up to 6.1 refuse.
@@ -18,22 +35,15 @@ __attribute__((minsize)) L7M_FUNCTION int l7m_parse_packet(struct xdp_md *ctx, _
 {
 	struct l7m_met *met = l7m_scratch();
 	struct l7m_packet packet = {};
-	__u32 frame = ctx->data_end - ctx->data;
 	struct l7m_cursor c;
 	int result;
 
 	if (!met)
 		return L7M_PARSE_WRONG;
-	if (l7m_config.flags & L7M_CFG_XDP_FRAGS)
-		frame = (__u32)bpf_xdp_get_buff_len(ctx);
 	l7m_cursor_of(ctx, &c);
-	result = l7m_parse(&c, &packet, 0, frame, l7m_config.parse);
+	result = l7m_parse(&c, &packet, 0, l7m_frame(ctx), l7m_config.parse);
 	met->packet = packet;
-	met->hook = hook;
-	met->frame = frame;
-	met->bytes = frame;
-	met->segments = 1;
-	met->ifindex = ctx->ingress_ifindex;
+	l7m_meet(ctx, hook, met);
 	return result;
 }
 
@@ -44,8 +54,8 @@ static __always_inline int l7m_pull(struct xdp_md *ctx)
 	return -1;
 }
 
-#include "fast.h"
 #include "flow.h"
+#include "fast.h"
 
 /* Early among the programs of a dispatcher, and any of the others may go on after a pass. */
 struct {
@@ -80,16 +90,16 @@ static __always_inline int l7m_xdp(struct xdp_md *ctx, int hand_over)
 {
 	const struct l7m_action *action;
 	struct l7m_fast fast;
-	__u32 frame = ctx->data_end - ctx->data, index;
+	__u32 frame = l7m_frame(ctx), index;
 	__u64 found;
 
-	if (l7m_config.flags & L7M_CFG_XDP_FRAGS)
-		frame = (__u32)bpf_xdp_get_buff_len(ctx);
 	l7m_fast_path((const __u8 *)(long)ctx->data, (const __u8 *)(long)ctx->data_end, frame, 1,
 		      &fast);
 	if (fast.verdict) {
 		l7m_fast_count(fast.verdict, fast.sender, 1, frame);
 		found = (__u64)fast.l3_offset << 32 | fast.verdict->action;
+	} else if (fast.missed) {
+		found = l7m_missed(ctx, L7M_HOOK_L2 | L7M_HOOK_COUNT, fast.l3_offset);
 	} else {
 		found = l7m_slow_path(ctx, L7M_HOOK_L2 | L7M_HOOK_COUNT);
 	}

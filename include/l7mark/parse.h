@@ -20,9 +20,11 @@
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define L7M_BE16(x) ((__be16)__builtin_bswap16(x))
 #define L7M_BE32(x) ((__be32)__builtin_bswap32(x))
+#define L7M_BE64(x) ((__be64)__builtin_bswap64(x))
 #else
 #define L7M_BE16(x) ((__be16)(x))
 #define L7M_BE32(x) ((__be32)(x))
+#define L7M_BE64(x) ((__be64)(x))
 #endif
 /* A 32-bit word whose first byte in memory is x and whose others are 0. */
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -32,6 +34,7 @@
 #endif
 #define L7M_NTOH16(x) ((__u16)L7M_BE16((__u16)(x)))
 #define L7M_NTOH32(x) ((__u32)L7M_BE32((__u32)(x)))
+#define L7M_NTOH64(x) ((__u64)L7M_BE64((__u64)(x)))
 
 /* IANA numbers; <linux/in.h> and <netinet/in.h> cannot both be included. */
 enum {
@@ -125,26 +128,44 @@ static __always_inline void l7m_settle(struct l7m_cursor *c)
 	c->offset &= L7M_OFFSET_MASK;
 }
 
+/*
+ * Loads as on the wire: the packet's headers need not be aligned. In BPF a copy of unknown
+ * alignment becomes one load a byte; the verifier lets words be loaded from anywhere in a packet
+ * where the machine can do that, and from where the IP header of an Ethernet frame stands on any
+ * other.
+ */
+#ifdef __bpf__
+#define L7M_LOADER(name, type)                                                                     \
+	static __always_inline type name(const __u8 *p)                                            \
+	{                                                                                          \
+		return *(const type *)p;                                                           \
+	}
+#else
+#define L7M_LOADER(name, type)                                                                     \
+	static __always_inline type name(const __u8 *p)                                            \
+	{                                                                                          \
+		type v;                                                                            \
+		__builtin_memcpy(&v, p, sizeof(v));                                                \
+		return v;                                                                          \
+	}
+#endif
+L7M_LOADER(l7m_load_be16, __be16)
+L7M_LOADER(l7m_load_be32, __be32)
+L7M_LOADER(l7m_load_be64, __be64)
+#undef L7M_LOADER
+
+/* In host order. */
 static __always_inline __u16 l7m_load16(const __u8 *p)
 {
-	return (__u16)(p[0] << 8 | p[1]);
+	return L7M_NTOH16(l7m_load_be16(p));
 }
 
-/* As on the wire: the packet's headers need not be aligned. */
-static __always_inline __be32 l7m_load_be32(const __u8 *p)
+static __always_inline void l7m_load_address(__be32 *to, const __u8 *p)
 {
-	__be32 v;
-
-	__builtin_memcpy(&v, p, sizeof(v));
-	return v;
-}
-
-static __always_inline __be16 l7m_load_be16(const __u8 *p)
-{
-	__be16 v;
-
-	__builtin_memcpy(&v, p, sizeof(v));
-	return v;
+	to[0] = l7m_load_be32(p);
+	to[1] = l7m_load_be32(p + 4);
+	to[2] = l7m_load_be32(p + 8);
+	to[3] = l7m_load_be32(p + 12);
 }
 
 /*
@@ -346,8 +367,8 @@ static __always_inline int l7m_parse_ipv6(struct l7m_cursor *c, struct l7m_packe
 	p->l3_length = l7m_load16(h + 4);
 	if (p->l3_length)
 		p->l3_length += 40;
-	__builtin_memcpy(p->saddr, h + 8, 16);
-	__builtin_memcpy(p->daddr, h + 24, 16);
+	l7m_load_address(p->saddr, h + 8);
+	l7m_load_address(p->daddr, h + 24);
 	next = h[6];
 	c->offset += 40;
 	p->protocol = next;
