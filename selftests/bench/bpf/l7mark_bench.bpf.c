@@ -42,6 +42,34 @@ static __always_inline int l7m_floor(const __u8 *h, const __u8 *end)
 	return 1;
 }
 
+/* A new flow at the least: a look-up that misses, and an insertion into an LRU that is full. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, L7M_DEFAULT_CANDIDATES);
+	__type(key, struct l7m_key4);
+	__type(value, struct l7m_candidate);
+} floor_new SEC(".maps");
+
+static __always_inline void l7m_floor_new(const __u8 *h, const __u8 *end)
+{
+	struct l7m_candidate fresh = {};
+	struct l7m_packet packet;
+	struct l7m_key4 key;
+
+	if (h + 14 + 20 + 20 > end)
+		return;
+	if (l7m_load_be16(h + 12) != L7M_BE16(0x0800) || h[14] != 0x45 || h[23] != L7M_PROTO_TCP)
+		return;
+	packet.saddr[3] = l7m_load_be32(h + 26);
+	packet.daddr[3] = l7m_load_be32(h + 30);
+	packet.sport = l7m_load_be16(h + 34);
+	packet.dport = l7m_load_be16(h + 36);
+	packet.protocol = L7M_PROTO_TCP;
+	fresh.initiator = (__u8)l7m_make_key4(&packet, &key);
+	if (!bpf_map_lookup_elem(&floor_new, &key))
+		bpf_map_update_elem(&floor_new, &key, &fresh, BPF_ANY);
+}
+
 SEC("tc")
 int bench_tc_empty(struct __sk_buff *skb)
 {
@@ -53,6 +81,13 @@ SEC("tc")
 int bench_tc_floor(struct __sk_buff *skb)
 {
 	l7m_floor((const __u8 *)(long)skb->data, (const __u8 *)(long)skb->data_end);
+	return TC_ACT_UNSPEC;
+}
+
+SEC("tc")
+int bench_tc_floor_new(struct __sk_buff *skb)
+{
+	l7m_floor_new((const __u8 *)(long)skb->data, (const __u8 *)(long)skb->data_end);
 	return TC_ACT_UNSPEC;
 }
 
@@ -141,6 +176,13 @@ int bench_xdp_meta_twice(struct xdp_md *ctx)
 {
 	if (bpf_xdp_adjust_meta(ctx, -8) || bpf_xdp_adjust_meta(ctx, -8))
 		return XDP_ABORTED;
+	return XDP_PASS;
+}
+
+SEC("xdp")
+int bench_xdp_floor_new(struct xdp_md *ctx)
+{
+	l7m_floor_new((const __u8 *)(long)ctx->data, (const __u8 *)(long)ctx->data_end);
 	return XDP_PASS;
 }
 
