@@ -110,6 +110,7 @@ class PacketBench {
     bench_.reset(l7mark_bench::open());
     if (!bench_) return error_from_errno("open", "the bench's programs");
     bpf_map__set_max_entries(bench_->maps.floor_flows, static_cast<__u32>(table));
+    bpf_map__set_max_entries(bench_->maps.floor_flows6, static_cast<__u32>(table));
     if (l7mark_bench::load(bench_.get()) != 0)
       return error_from_errno("load", "the bench's programs");
     auto xdp = dataplane_->open_xdp();
@@ -141,6 +142,7 @@ class PacketBench {
     const auto& progs = bench_->progs;
     empty_ = bpf_program__fd(xdp ? progs.bench_xdp_empty : progs.bench_tc_empty);
     floor_ = bpf_program__fd(xdp ? progs.bench_xdp_floor : progs.bench_tc_floor);
+    floor6_ = bpf_program__fd(xdp ? progs.bench_xdp_floor6 : progs.bench_tc_floor6);
     floor_new_ = bpf_program__fd(xdp ? progs.bench_xdp_floor_new : progs.bench_tc_floor_new);
     walk_ = bpf_program__fd(xdp ? progs.bench_xdp_walk : progs.bench_tc_walk);
     for (const std::size_t flows : options_.flows) L7MARK_TRY(established(flows, table));
@@ -202,10 +204,12 @@ class PacketBench {
     const Packet dropped = tcp_packet(false, false, 40003, 512);
     const Packet v6 = tcp_packet(true, false, 40000, 512);
     L7MARK_TRY(floor_flows(v4, flows));
+    L7MARK_TRY(floor_flows(v6, flows));
     std::vector<Row> rows = {{"floor: parse, look up once, count", &v4, floor_},
                              {"IPv4, mark", &v4, ours_, true}};
     L7MARK_TRY(decide(v4, flows, kMark));
     L7MARK_TRY(decide(v6, flows, kMark));
+    rows.push_back({"floor, with a key of IPv6", &v6, floor6_});
     rows.push_back({"IPv6, mark", &v6, ours_, true});
     if (flows == 1) {
       L7MARK_TRY(decide(plain, flows, 0));
@@ -312,12 +316,15 @@ class PacketBench {
 
   Status floor_flows(const Packet& packet, std::size_t flows) {
     for (std::size_t i = 0; i < flows; ++i) {
-      l7m_key4 key;
       const FlowKey full = key_of(packet, static_cast<std::uint32_t>(i));
-      l7m_key_to_v4(&full.raw, &key);
+      const bool v4 = l7m_key_is_v4(&full.raw) != 0;
+      l7m_key4 key4{};
+      if (v4) l7m_key_to_v4(&full.raw, &key4);
       const l7m_counters zero{};
-      if (bpf_map_update_elem(bpf_map__fd(bench_->maps.floor_flows), &key, &zero, BPF_ANY) != 0)
-        return error_from_errno("write", "map floor_flows");
+      const int map = bpf_map__fd(v4 ? bench_->maps.floor_flows : bench_->maps.floor_flows6);
+      const void* key = v4 ? static_cast<const void*>(&key4) : &full.raw;
+      if (bpf_map_update_elem(map, key, &zero, BPF_ANY) != 0)
+        return error_from_errno("write", "a floor's table");
     }
     return success();
   }
@@ -360,7 +367,7 @@ class PacketBench {
   std::unique_ptr<bpf_object, CloseObject> xdp_;
   std::unique_ptr<ring_buffer, FreeRing> ring_;
   bool xdp_hook_ = false;
-  int ours_ = -1, empty_ = -1, floor_ = -1, floor_new_ = -1, walk_ = -1;
+  int ours_ = -1, empty_ = -1, floor_ = -1, floor6_ = -1, floor_new_ = -1, walk_ = -1;
 };
 
 }  // namespace
