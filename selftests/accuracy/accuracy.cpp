@@ -229,6 +229,7 @@ int run(const Options& options) {
     return 1;
   }
   std::vector<std::string> captures;
+  captures.reserve(oracle.size());
   for (const auto& [capture, rows] : oracle) captures.push_back(capture);
   std::vector<std::string> paths{options.path};
   if (options.path == "both") paths = {"kernel", "user"};
