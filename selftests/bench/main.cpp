@@ -11,8 +11,10 @@
 #include <l7mark/parse.h>
 
 #include "dataplane/dataplane.hpp"
+#include "lab.hpp"
 #include "measure.hpp"
 #include "packet_bench.hpp"
+#include "path_bench.hpp"
 #include "publish_bench.hpp"
 #include "util/log.hpp"
 
@@ -122,6 +124,41 @@ void add_publish(CLI::App& app, Shared& shared) {
   });
 }
 
+void add_path(CLI::App& app, Shared& shared) {
+  auto options = std::make_shared<PathBenchOptions>();
+  CLI::App* command =
+      app.add_subcommand("path", "What a gateway forwards with one tool or another on it");
+  command->add_option("--seconds", options->seconds, "Of each load, each round")
+      ->check(CLI::Range(0.05, 60.0))
+      ->capture_default_str();
+  command->add_option("--load", options->loads, "Only these")
+      ->delimiter(',')
+      ->check(CLI::IsMember(path_load_names()));
+  command->add_option("--on", options->contenders, "Only these on the gateway, and \"none\"")
+      ->delimiter(',')
+      ->check(CLI::IsMember(path_contender_names()));
+  command->footer(
+      "Makes a client, a gateway and a server of network namespaces, and takes them away again.\n"
+      "The rate is what arrives. CPU is of the load's two processes, the tool and the kernel's\n"
+      "softirq threads together, for each megabyte, packet or connection; \"tool's\" is the\n"
+      "share of the tool's processes in it. \"by none\" and \"by empty\" are medians of the\n"
+      "ratios within a round to the path with nothing on it, and to that with an empty program\n"
+      "where l7mark has its own; the latter with the middle half of the rounds. \"lost\" are\n"
+      "packets that the tool should have seen and did not, all rounds together.\n\n"
+      "Examples:\n"
+      "  sudo l7mark-bench path\n"
+      "  sudo l7mark-bench path --load connections --on l7mark-tc,nfqueue-20 --rounds 21\n"
+      "  sudo l7mark-bench path --seconds 3 --json");
+  command->callback([options, &shared] {
+    shared.chosen = [options, &shared] {
+      options->rounds = shared.rounds;
+      set_log_level(LogLevel::warning);
+      return in_lab(
+          [&](const Lab& lab) { return show(run_path_bench(lab, *options), shared.json); });
+    };
+  });
+}
+
 }  // namespace
 }  // namespace l7mark::bench
 
@@ -144,6 +181,7 @@ int main(int argc, char** argv) {
       "  sudo l7mark-bench publish --entries 100000");
   add_packet(app, shared);
   add_publish(app, shared);
+  add_path(app, shared);
 
   try {
     app.parse(argc, argv);
