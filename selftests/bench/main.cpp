@@ -12,6 +12,7 @@
 
 #include "dataplane/dataplane.hpp"
 #include "lab.hpp"
+#include "latency_bench.hpp"
 #include "measure.hpp"
 #include "packet_bench.hpp"
 #include "path_bench.hpp"
@@ -159,6 +160,37 @@ void add_path(CLI::App& app, Shared& shared) {
   });
 }
 
+void add_latency(CLI::App& app, Shared& shared) {
+  auto options = std::make_shared<LatencyBenchOptions>();
+  CLI::App* command = app.add_subcommand(
+      "latency", "From the packet that decides to the verdict in the map and in the ipset");
+  command->add_option("--seconds", options->seconds, "Of each rate, each round")
+      ->check(CLI::Range(0.05, 600.0))
+      ->capture_default_str();
+  command->add_option("--rate", options->rates, "New flows a second")
+      ->delimiter(',')
+      ->check(CLI::Range(1.0, 100'000.0))
+      ->capture_default_str();
+  command->footer(
+      "A daemon as in production classifies flows that one packet decides, sent evenly. Times\n"
+      "are microseconds, all rounds together, from before the packet is sent to after the system\n"
+      "call by which the map or the set first says that it has the flow. \"asked each\" is the\n"
+      "time between two such questions about a flow when the second was answered with yes: by so\n"
+      "much, at most, the times are too long. \"missing\" are flows without an answer after two\n"
+      "seconds. The set is asked for a thousand flows a second at most.\n\n"
+      "Examples:\n"
+      "  sudo l7mark-bench latency\n"
+      "  sudo l7mark-bench latency --rate 1000 --seconds 20 --rounds 3 --json");
+  command->callback([options, &shared] {
+    shared.chosen = [options, &shared] {
+      options->rounds = shared.rounds;
+      set_log_level(LogLevel::warning);
+      return in_lab(
+          [&](const Lab& lab) { return show(run_latency_bench(lab, *options), shared.json); });
+    };
+  });
+}
+
 }  // namespace
 }  // namespace l7mark::bench
 
@@ -182,6 +214,7 @@ int main(int argc, char** argv) {
   add_packet(app, shared);
   add_publish(app, shared);
   add_path(app, shared);
+  add_latency(app, shared);
 
   try {
     app.parse(argc, argv);
