@@ -118,13 +118,32 @@ void answer_fields(Archive& io, AnswerRef& a) {
   io(a.name);
 }
 
-struct Output {
-  std::vector<std::byte>& out;
+// An answer has thirty fields: its size first, then all of it into one piece of memory.
+struct Size {
+  std::size_t bytes = 0;
   template <class T>
   void operator()(const T& value) {
-    put(out, value);
+    bytes += sizeof(value);
   }
-  void operator()(const std::string& value) { put_text(out, value); }
+  void operator()(const std::string& value) {
+    bytes += sizeof(std::uint16_t) + std::min(value.size(), kMaxText);
+  }
+};
+
+struct Output {
+  std::byte* at;
+  template <class T>
+  void operator()(const T& value) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    std::memcpy(at, &value, sizeof(value));
+    at += sizeof(value);
+  }
+  void operator()(const std::string& value) {
+    const auto size = static_cast<std::uint16_t>(std::min(value.size(), kMaxText));
+    (*this)(size);
+    std::memcpy(at, value.data(), size);
+    at += size;
+  }
 };
 
 struct Input {
@@ -148,8 +167,12 @@ struct Input {
 }  // namespace
 
 void MessageWriter::add(const Answer& answer) {
-  put(bytes_, Tag::answer);
-  Output output{bytes_};
+  Size size;
+  answer_fields(size, answer);
+  const std::size_t before = bytes_.size();
+  bytes_.resize(before + sizeof(Tag) + size.bytes);
+  Output output{bytes_.data() + before};
+  output(Tag::answer);
   answer_fields(output, answer);
 }
 

@@ -53,7 +53,7 @@ bool is_closed(std::uint8_t flags) {
 
 }  // namespace
 
-struct Classifier::Flow {
+struct Classifier::Flow : PoolLinks<Flow> {
   FlowKey key;
   std::uint32_t id = 0;
   std::uint8_t initiator = 0;
@@ -76,11 +76,24 @@ struct Classifier::Flow {
   std::vector<std::uint8_t> headers;  // of the first packet, while nDPI has not seen it
   std::size_t headers_length = 0;     // that packet's length on the wire
   Queue* queue = nullptr;
-  Queue::iterator place;
+
+  // As new, but for the room in `headers` and what the pool has written.
+  void reset() {
+    const PoolLinks<Flow> links = *this;
+    std::vector<std::uint8_t> room = std::move(headers);
+    room.clear();
+    *this = Flow();
+    static_cast<PoolLinks<Flow>&>(*this) = links;
+    headers = std::move(room);
+  }
 };
 
 Classifier::Classifier(Engine& engine, ClassifierSink& sink, ClassifierOptions options)
-    : engine_(engine), sink_(sink), options_(options), packet_(kMaxPacket) {}
+    : engine_(engine),
+      sink_(sink),
+      options_(options),
+      flows_(std::make_unique<FlowPool<Flow>>()),
+      packet_(kMaxPacket) {}
 
 Classifier::~Classifier() = default;
 
@@ -101,7 +114,7 @@ bool Classifier::take(std::span<const std::byte> record) {
   key.raw = sample.key;
   std::fill(std::begin(key.raw.reserved), std::end(key.raw.reserved), std::uint8_t{0});
 
-  Flow* flow = find(key);
+  Flow* flow = flows_->find(key);
   if (flow != nullptr && flow->id != sample.id) {
     // The five-tuple lives anew.
     give_up(*flow);
@@ -143,29 +156,26 @@ bool Classifier::take(std::span<const std::byte> record) {
   return true;
 }
 
-Classifier::Flow* Classifier::find(const FlowKey& key) {
-  const auto found = flows_.find(key);
-  return found == flows_.end() ? nullptr : found->second.get();
+std::size_t Classifier::flows() const {
+  return flows_->size();
 }
 
 Classifier::Flow& Classifier::create(const FlowKey& key, const l7m_sample& sample) {
   make_room(waiting_);
-  auto flow = std::make_unique<Flow>();
-  flow->key = key;
-  flow->id = sample.id;
-  flow->initiator = sample.initiator;
-  flow->vlan = sample.vlan;
-  flow->ifindex = sample.ifindex;
-  flow->first_ns = sample.time_ns;
-  Flow& out = *flow;
-  out.place = waiting_.insert(waiting_.end(), &out);
-  out.queue = &waiting_;
-  flows_[key] = std::move(flow);
-  return out;
+  Flow& flow = flows_->insert(key);
+  flow.id = sample.id;
+  flow.initiator = sample.initiator;
+  flow.vlan = sample.vlan;
+  flow.ifindex = sample.ifindex;
+  flow.first_ns = sample.time_ns;
+  waiting_.push_back(flow);
+  flow.queue = &waiting_;
+  return flow;
 }
 
 void Classifier::move_to(Flow& flow, Queue& queue) {
-  queue.splice(queue.end(), *flow.queue, flow.place);
+  flow.queue->remove(flow);
+  queue.push_back(flow);
   flow.queue = &queue;
 }
 
@@ -179,7 +189,7 @@ void Classifier::hold(Flow& flow, Queue& queue) {
 void Classifier::make_room(Queue& queue) {
   const std::size_t limit = &queue == &waiting_ ? options_.max_waiting : options_.max_flows;
   while (queue.size() >= std::max<std::size_t>(limit, 1)) {
-    Flow& oldest = *queue.front();
+    Flow& oldest = queue.front();
     if (&queue == &waiting_) {
       ++stats_.waiting_dropped;
     } else if (&queue != &answered_) {
@@ -191,8 +201,8 @@ void Classifier::make_room(Queue& queue) {
 }
 
 void Classifier::erase(Flow& flow) {
-  flow.queue->erase(flow.place);
-  flows_.erase(FlowKey(flow.key));
+  flow.queue->remove(flow);
+  flows_->erase(flow);
 }
 
 // Gives nDPI its state of the flow, and the first packet if that was put by.
@@ -207,7 +217,7 @@ bool Classifier::start(Flow& flow) {
   move_to(flow, active_);
   if (!flow.headers.empty()) {
     feed(flow, flow.headers, flow.headers_length, flow.first_ns);
-    flow.headers = {};
+    flow.headers.clear();
   }
   return true;
 }
@@ -349,12 +359,12 @@ void Classifier::idle(std::uint64_t now_ns) {
     if (queue.empty()) return false;
     const std::uint64_t life =
         &queue == &twins_ ? std::min(options_.idle_ns, kTwinLifeNs) : options_.idle_ns;
-    const std::uint64_t last = queue.front()->last_ns;
+    const std::uint64_t last = queue.front().last_ns;
     return last < now_ns && now_ns - last >= life;
   };
   for (Queue* queue : {&waiting_, &active_, &twins_, &answered_}) {
     while (expired(*queue)) {
-      Flow& flow = *queue->front();
+      Flow& flow = queue->front();
       give_up(flow);
       // One that waited for its twin is answered now, and what is still under way is to be ignored.
       if (queue != &twins_) erase(flow);
@@ -363,13 +373,13 @@ void Classifier::idle(std::uint64_t now_ns) {
 }
 
 void Classifier::abandon(const FlowKey& key) {
-  if (Flow* flow = find(key)) erase(*flow);
+  if (Flow* flow = flows_->find(key)) erase(*flow);
 }
 
 void Classifier::finish() {
   for (Queue* queue : {&waiting_, &active_, &twins_}) {
     while (!queue->empty()) {
-      Flow& flow = *queue->front();
+      Flow& flow = queue->front();
       give_up(flow);
       erase(flow);
     }

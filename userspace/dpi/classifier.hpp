@@ -6,13 +6,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <list>
 #include <memory>
 #include <span>
-#include <unordered_map>
 #include <vector>
 
 #include "dpi/engine.hpp"
+#include "dpi/flow_pool.hpp"
 #include "flow.hpp"
 
 namespace l7mark {
@@ -76,15 +75,14 @@ class Classifier {
   void finish();
 
   // Entries held, answered ones included.
-  [[nodiscard]] std::size_t flows() const { return flows_.size(); }
+  [[nodiscard]] std::size_t flows() const;
   [[nodiscard]] const ClassifierStats& stats() const { return stats_; }
 
  private:
   struct Flow;
   // Least recently sampled first.
-  using Queue = std::list<Flow*>;
+  using Queue = PoolQueue<Flow>;
 
-  Flow* find(const FlowKey& key);
   Flow& create(const FlowKey& key, const l7m_sample& sample);
   void move_to(Flow& flow, Queue& queue);
   void hold(Flow& flow, Queue& queue);
@@ -103,7 +101,7 @@ class Classifier {
   ClassifierSink& sink_;
   ClassifierOptions options_;
   ClassifierStats stats_;
-  std::unordered_map<FlowKey, std::unique_ptr<Flow>> flows_;
+  std::unique_ptr<FlowPool<Flow>> flows_;
   Queue waiting_;   // no payload yet, nothing given to nDPI
   Queue active_;    // nDPI holds state
   Queue twins_;     // DNS, one query answered: the other address family may follow

@@ -3,7 +3,8 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
+#include <cstring>
+#include <unordered_map>
 #include <utility>
 
 #include "dpi/ndpi_api.hpp"
@@ -18,9 +19,11 @@ constexpr std::size_t kMaxText = 512;
 // A text of nDPI: a pointer that may be null, or an array that need not be terminated. What isn't
 // printable ASCII becomes '?': it comes from the network and goes into logs and terminals.
 std::string clean(const char* text, std::size_t size) {
-  std::string out;
-  for (std::size_t i = 0; i < size && i < kMaxText && text[i] != '\0'; ++i)
-    out += text[i] >= 0x20 && text[i] < 0x7f ? text[i] : '?';
+  std::string out(text, strnlen(text, std::min(size, kMaxText)));
+  for (char& c : out) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte >= 0x7f) c = '?';
+  }
   return out;
 }
 template <std::size_t N>
@@ -98,6 +101,8 @@ struct Engine::Module {
 
   ndpi::Module* handle;
   ndpi::Progress progress = ndpi::Progress::unknown;  // of the packet processed last
+  // By master and application: printing one costs as much as a packet.
+  std::unordered_map<std::uint32_t, std::string> names;
 };
 
 Engine::Engine(std::unique_ptr<Module> module) : module_(std::move(module)) {}
@@ -106,6 +111,10 @@ Engine& Engine::operator=(Engine&&) noexcept = default;
 Engine::~Engine() = default;
 
 Result<Engine> Engine::make(const EngineOptions& options) {
+  // Fields of the flow are read directly: another nDPI than that of the headers would be misread.
+  if (ndpi_detection_get_sizeof_ndpi_flow_struct() != sizeof(ndpi::Flow))
+    return Error{"start", "nDPI", 0,
+                 "the library, " + version() + ", is not the one that l7mark was built with"};
   ndpi::Module* handle = ndpi::init_module(ndpi_init_detection_module);
   if (handle == nullptr) return Error{"start", "nDPI", 0, "out of memory"};
   auto module = std::make_unique<Module>(handle);
@@ -162,7 +171,9 @@ void Engine::describe(const EngineFlow& handle, const Detection& detection,
   u_int16_t client_score = 0;
   u_int16_t server_score = 0;
   facts.risk_score = flow.risk == 0 ? 0U : ndpi_risk2score(flow.risk, &client_score, &server_score);
-  facts.hostname = to_lower(text_of(flow.host_server_name));
+  facts.hostname = text_of(flow.host_server_name);
+  for (char& c : facts.hostname)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + ('a' - 'A'));
 
   FlowDetails& details = facts.details;
   details.user_agent = text_of(flow.http.user_agent);
@@ -180,10 +191,14 @@ void Engine::describe(const EngineFlow& handle, const Detection& detection,
 }
 
 std::string Engine::name(const Detection& detection) const {
+  const auto [place, fresh] = module_->names.try_emplace(
+      std::uint32_t{detection.master} << 16 | detection.application);
+  if (!fresh) return place->second;
   std::array<char, 128> buffer{};
   ndpi::protocol_name(ndpi_protocol2name, module_->handle, detection.master, detection.application,
                       buffer.data(), buffer.size());
-  return buffer.data();
+  place->second = buffer.data();
+  return place->second;
 }
 
 std::string Engine::application_name(std::uint16_t application) const {
