@@ -99,6 +99,35 @@ TEST_F(EngineTest, HttpHostAndAgent) {
   EXPECT_EQ(facts.details.user_agent, "test/1.0");
 }
 
+TEST_F(EngineTest, TheHashIsBitTorrentsOwn) {
+  Endpoints ends;
+  ends.dport = 6881;
+  EngineFlow peer = engine_.new_flow();
+  feed(peer, tcp(ends, L7M_TCP_SYN, 100, 0));
+  Bytes handshake = text(
+      "\x13"
+      "BitTorrent protocol");
+  handshake.resize(28);
+  handshake.insert(handshake.end(), 20, 0xa5);
+  handshake.insert(handshake.end(), 20, 0x31);
+  Detection detection = feed(peer, tcp(ends, L7M_TCP_ACK, 101, 1, handshake));
+  EXPECT_EQ(engine_.name(detection), "BitTorrent");
+  FlowFacts facts;
+  engine_.describe(peer, detection, facts);
+  EXPECT_EQ(facts.details.bittorrent_hash, "a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5");
+
+  // nDPI keeps what DNS tells in the same place.
+  ends.dport = 53;
+  EngineFlow query = engine_.new_flow();
+  detection = feed(query, udp(ends, dns_query(1, "torrent.example.org", 1)));
+  if (engine_.application_name(detection.application) != "BitTorrent")
+    GTEST_SKIP() << "this nDPI gives DNS no application";
+  facts = {};
+  engine_.describe(query, detection, facts);
+  EXPECT_EQ(facts.hostname, "torrent.example.org");
+  EXPECT_EQ(facts.details.bittorrent_hash, "");
+}
+
 TEST_F(EngineTest, NamesGoIntoTheCatalog) {
   Catalog catalog;
   engine_.fill(catalog);

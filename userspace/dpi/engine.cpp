@@ -57,6 +57,14 @@ bool involves(const ndpi::Flow& flow, std::uint16_t protocol) {
                    protocol) != std::end(flow.detected_protocol_stack);
 }
 
+// Nothing but that protocol was parsed: of "DNS.BitTorrent" the union holds what DNS wrote.
+bool is_only(const ndpi::Flow& flow, std::uint16_t protocol) {
+  return involves(flow, protocol) &&
+         std::all_of(
+             std::begin(flow.detected_protocol_stack), std::end(flow.detected_protocol_stack),
+             [protocol](std::uint16_t p) { return p == protocol || p == NDPI_PROTOCOL_UNKNOWN; });
+}
+
 bool is_guess_by_header(ndpi_confidence_t confidence) {
   return confidence == NDPI_CONFIDENCE_MATCH_BY_PORT || confidence == NDPI_CONFIDENCE_MATCH_BY_IP;
 }
@@ -111,10 +119,6 @@ Engine& Engine::operator=(Engine&&) noexcept = default;
 Engine::~Engine() = default;
 
 Result<Engine> Engine::make(const EngineOptions& options) {
-  // Fields of the flow are read directly: another nDPI than that of the headers would be misread.
-  if (ndpi_detection_get_sizeof_ndpi_flow_struct() != sizeof(ndpi::Flow))
-    return Error{"start", "nDPI", 0,
-                 "the library, " + version() + ", is not the one that l7mark was built with"};
   ndpi::Module* handle = ndpi::init_module(ndpi_init_detection_module);
   if (handle == nullptr) return Error{"start", "nDPI", 0, "out of memory"};
   auto module = std::make_unique<Module>(handle);
@@ -185,14 +189,14 @@ void Engine::describe(const EngineFlow& handle, const Detection& detection,
                    involves(flow, NDPI_PROTOCOL_DTLS);
   if (tls)
     describe_tls(ndpi::tls_of(flow), details);
-  else if (involves(flow, NDPI_PROTOCOL_BITTORRENT))
+  else if (is_only(flow, NDPI_PROTOCOL_BITTORRENT))
     details.bittorrent_hash = hex_of(flow.protos.bittorrent.hash);
   if (involves(flow, NDPI_PROTOCOL_DNS)) details.dns_query = facts.hostname;
 }
 
 std::string Engine::name(const Detection& detection) const {
-  const auto [place, fresh] = module_->names.try_emplace(
-      std::uint32_t{detection.master} << 16 | detection.application);
+  const auto [place, fresh] =
+      module_->names.try_emplace(std::uint32_t{detection.master} << 16 | detection.application);
   if (!fresh) return place->second;
   std::array<char, 128> buffer{};
   ndpi::protocol_name(ndpi_protocol2name, module_->handle, detection.master, detection.application,
