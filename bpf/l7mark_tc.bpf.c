@@ -211,10 +211,10 @@ static __noinline int l7m_edit_one(struct l7m_edit *edit)
 		c->action = edit->action;
 	if (edit->what & L7M_EDIT_STATE)
 		c->state = edit->state;
-	if (edit->what & L7M_EDIT_PACKETS) {
+	if (edit->what & L7M_EDIT_PACKETS)
 		c->packets = edit->packets;
+	if (edit->what & L7M_EDIT_WHOLE)
 		c->whole = edit->whole;
-	}
 	return L7M_EDIT_CANDIDATE;
 }
 

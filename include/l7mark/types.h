@@ -265,7 +265,8 @@ enum l7m_edit_result {
 #define L7M_EDIT_ACTION	     0x01
 #define L7M_EDIT_STATE	     0x02
 #define L7M_EDIT_APPLICATION 0x04 /* application and master; verdicts only */
-#define L7M_EDIT_PACKETS     0x08 /* packets and whole; candidates only */
+#define L7M_EDIT_PACKETS     0x08 /* candidates only */
+#define L7M_EDIT_WHOLE	     0x10 /* candidates only */
 
 struct l7m_edit {
 	struct l7m_key key;

@@ -703,7 +703,7 @@ TEST_F(Flow, EditsInPlace) {
   v.master = 91;
   l7m_edit& c = edits[1];
   c.key = key_of(k6).raw;
-  c.what = L7M_EDIT_ACTION | L7M_EDIT_STATE | L7M_EDIT_PACKETS;
+  c.what = L7M_EDIT_ACTION | L7M_EDIT_STATE | L7M_EDIT_PACKETS | L7M_EDIT_WHOLE;
   c.action = kAction + 1;
   c.state = L7M_STATE_PROVISIONAL;
   c.packets = 20;
@@ -731,9 +731,15 @@ TEST_F(Flow, EditsInPlace) {
   one[0].key = key_of(k4).raw;
   one[0].what = L7M_EDIT_STATE;
   one[0].state = L7M_STATE_FINAL;
+  one.emplace_back();
+  one[1].key = key_of(k6).raw;
+  one[1].what = L7M_EDIT_PACKETS;
+  one[1].packets = 30;
   ASSERT_TRUE(plane_->maps.edit(one).ok());
   EXPECT_EQ(verdict(k4).action, kAction);
   EXPECT_EQ(verdict(k4).application, 189);
+  EXPECT_EQ(candidate(k6).packets, 30);
+  EXPECT_EQ(candidate(k6).whole, 10);
   EXPECT_EQ(verdict(k4).state, L7M_STATE_FINAL);
 }
 

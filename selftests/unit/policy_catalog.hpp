@@ -11,6 +11,7 @@
 
 namespace l7mark {
 
+inline constexpr std::uint16_t kDns = 5;
 inline constexpr std::uint16_t kBitTorrent = 37;
 inline constexpr std::uint16_t kTls = 91;
 inline constexpr std::uint16_t kOpenVpn = 159;
@@ -27,7 +28,7 @@ inline const Catalog& test_catalog() {
     out.add_category(7, "Download");
     out.add_category(kCategoryVideo, "Video");
     out.add_application(0, "Unknown", 0);
-    out.add_application(5, "DNS", 0);
+    out.add_application(kDns, "DNS", 0);
     out.add_application(kBitTorrent, "BitTorrent", 7);
     out.add_application(55, "Zattoo", kCategoryVideo);
     out.add_application(kTls, "TLS", 5);

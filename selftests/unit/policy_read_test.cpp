@@ -31,6 +31,16 @@ TEST(PolicyRead, Defaults) {
   EXPECT_TRUE(policy->warnings.empty());
 }
 
+// A flow that began with no handshake had "whole_plain" packets whole, and gets as many again.
+TEST(PolicyRead, AFlowSampledAnewKeepsItsKind) {
+  const auto usual = good_policy(R"({ "version": 1 })");
+  EXPECT_EQ(usual->sampling.whole_of(4), 4);
+  EXPECT_EQ(usual->sampling.whole_of(2), 2);
+  EXPECT_EQ(usual->sampling.whole_of(9), 4) << "sampled anew before";
+  const auto few = good_policy(R"({ "version": 1, "sampling": { "whole": 1, "whole_plain": 3 } })");
+  EXPECT_EQ(few->sampling.whole_of(1), 1);
+}
+
 TEST(PolicyRead, SettingsOfTheInstance) {
   const auto policy = good_policy(R"({
     "$schema": "x.json", "version": 1, "workers": 4,
@@ -46,7 +56,9 @@ TEST(PolicyRead, SettingsOfTheInstance) {
   EXPECT_EQ(policy->sampling.whole, 3) << "the default never exceeds packets";
   ASSERT_NE(policy->sampling.override_for(kZoom), nullptr);
   EXPECT_EQ(policy->sampling.override_for(kZoom)->packets, 16);
-  EXPECT_EQ(policy->sampling.override_for(kZoom)->whole, 3);
+  EXPECT_EQ(policy->sampling.override_for(kZoom)->whole, std::nullopt);
+  ASSERT_NE(policy->sampling.override_for(kDns), nullptr);
+  EXPECT_EQ(policy->sampling.override_for(kDns)->whole, 0);
   EXPECT_EQ(policy->sampling.override_for(kTls), nullptr);
   EXPECT_TRUE(policy->decapsulate.gre && policy->decapsulate.vxlan);
   EXPECT_FALSE(policy->decapsulate.ipip || policy->decapsulate.gtpu);

@@ -84,7 +84,10 @@ struct KernelPath::State : ClassifierSink {
     edit.key = key.raw;
     edit.what = L7M_EDIT_PACKETS;
     edit.packets = wanted.packets;
-    edit.whole = wanted.whole;
+    if (wanted.whole) {
+      edit.what |= L7M_EDIT_WHOLE;
+      edit.whole = *wanted.whole;
+    }
     if (const Status done = dataplane.edit({&edit, 1}); !done.ok()) fail(done.error());
   }
 

@@ -50,7 +50,7 @@ struct UserPath::State : ClassifierSink {
     entry.decided = answer.state != FlowState::provisional;
     if (const auto* other = options.sampling.override_for(answer.facts.application)) {
       entry.candidate.packets = other->packets;
-      entry.candidate.whole = other->whole;
+      if (other->whole) entry.candidate.whole = *other->whole;
     }
     flows[entry.flow].answer = std::move(answer);
   }

@@ -390,7 +390,8 @@ void Core::remember_service(const FlowKey& key, Flow& flow, bool valid) {
   flow.service_s = static_cast<std::uint32_t>(now_ms() / 1000);
 }
 
-void Core::queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what) {
+void Core::queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what,
+                      const SamplingOverride* sampling) {
   l7m_edit edit{};
   edit.key = key.raw;
   edit.what = what;
@@ -398,10 +399,13 @@ void Core::queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what) {
   edit.state = static_cast<std::uint8_t>(flow.state);
   edit.application = flow.application;
   edit.master = flow.master;
-  if ((what & L7M_EDIT_PACKETS) != 0) {
-    const SamplingOverride* other = policy_->sampling.override_for(flow.application);
-    edit.packets = other != nullptr ? other->packets : policy_->sampling.packets;
-    edit.whole = other != nullptr ? other->whole : policy_->sampling.whole;
+  if (sampling != nullptr) {
+    edit.what |= L7M_EDIT_PACKETS;
+    edit.packets = sampling->packets;
+    if (sampling->whole) {
+      edit.what |= L7M_EDIT_WHOLE;
+      edit.whole = *sampling->whole;
+    }
   }
   edits_.push_back(edit);
 }
@@ -435,10 +439,9 @@ void Core::on_answer(Answer&& answer) {
   set_class(key, flow, classify(key, flow));
   mark_conntrack(key, flow);
 
-  std::uint8_t what = L7M_EDIT_ACTION | L7M_EDIT_STATE | L7M_EDIT_APPLICATION;
+  const std::uint8_t what = L7M_EDIT_ACTION | L7M_EDIT_STATE | L7M_EDIT_APPLICATION;
   if (!last) {
-    if (policy_->sampling.override_for(flow.application) != nullptr) what |= L7M_EDIT_PACKETS;
-    queue_edit(key, flow, what);
+    queue_edit(key, flow, what, policy_->sampling.override_for(flow.application));
   } else if (was_decided) {
     queue_edit(key, flow, what);
   } else {
@@ -515,16 +518,16 @@ void Core::on_worker_died(std::uint32_t worker, const std::optional<FlowKey>& cu
     if (!flow.decided) fresh_.push_back(*culprit);
   }
   // What the dead one knew of its flows is gone: let the kernel sample them some more.
-  const std::uint8_t more = policy_->sampling.packets;
-  const std::uint8_t whole = policy_->sampling.whole;
+  const SamplingConfig& sampling = policy_->sampling;
   const auto status =
       dataplane_.for_each_candidate([&](const FlowKey& key, const l7m_candidate& c) {
         if (c.ring != worker || c.sampled == 0 || (culprit && key == *culprit)) return;
         l7m_edit edit{};
         edit.key = key.raw;
-        edit.what = L7M_EDIT_PACKETS;
-        edit.packets = static_cast<std::uint8_t>(std::min(255, c.sampled + more));
-        edit.whole = static_cast<std::uint8_t>(std::min(255, c.sampled + whole));
+        edit.what = L7M_EDIT_PACKETS | L7M_EDIT_WHOLE;
+        edit.packets = static_cast<std::uint8_t>(std::min(255, c.sampled + sampling.packets));
+        edit.whole =
+            static_cast<std::uint8_t>(std::min(255, c.sampled + sampling.whole_of(c.whole)));
         edits_.push_back(edit);
       });
   if (!status.ok()) log_error("{}", status.error().message());

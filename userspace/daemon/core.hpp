@@ -101,7 +101,8 @@ class Core {
   void leave_sets(Flow& flow);
   void mark_conntrack(const FlowKey& key, const Flow& flow);
   void remember_service(const FlowKey& key, Flow& flow, bool valid);
-  void queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what);
+  void queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what,
+                  const SamplingOverride* sampling = nullptr);
   void write_verdicts();
   void write_edits();
   void write_actions();

@@ -6,6 +6,7 @@
 
 #include <l7mark/types.h>
 
+#include <algorithm>
 #include <array>
 #include <bitset>
 #include <cstdint>
@@ -37,7 +38,7 @@ struct InterfaceConfig {
 struct SamplingOverride {
   std::vector<std::uint16_t> applications;
   std::uint8_t packets = 0;
-  std::uint8_t whole = 0;
+  std::optional<std::uint8_t> whole;  // nothing: as the flow has it already
 };
 
 struct SamplingConfig {
@@ -48,6 +49,12 @@ struct SamplingConfig {
   std::uint32_t whole_snaplen = 1600;
   std::uint32_t idle_timeout = 3;  // seconds without a packet after which a flow is given up
   std::vector<SamplingOverride> overrides;
+
+  // How many packets a flow may have whole that is sampled anew, from what its candidate has: that
+  // tells how the flow began.
+  [[nodiscard]] std::uint8_t whole_of(std::uint8_t candidate) const {
+    return candidate <= whole_plain ? std::min(whole, whole_plain) : whole;
+  }
 
   // The override that holds for an application, or nullptr.
   [[nodiscard]] const SamplingOverride* override_for(std::uint16_t application) const;

@@ -75,7 +75,6 @@ void read_overrides(PolicyReader& reader, const JsonNode& node, SamplingConfig& 
   for (const JsonNode* element : reader.elements(node)) {
     SamplingOverride one;
     reader.object<SamplingOverride>(*element, kOverrideFields, one);
-    if (element->find("whole") == nullptr) one.whole = std::min(out.whole, one.packets);
     out.overrides.push_back(std::move(one));
   }
 }
