@@ -115,11 +115,13 @@ struct Case {
 
 class Attach : public testing::Test {
  protected:
-  static std::optional<Dataplane> open_plane() {
+  static std::optional<Dataplane> open_plane(const char* without = "") {
+    Features features = *features_;
+    if (!features.disable(without).ok()) ADD_FAILURE() << without;
     DataplaneOptions options;
     options.flows = options.candidates = options.services = options.hints = 1024;
     options.ring_bytes = 65536;
-    auto plane = Dataplane::open_private(options, *features_);
+    auto plane = Dataplane::open_private(options, features);
     if (!plane) ADD_FAILURE() << plane.error().message();
     if (!plane) return std::nullopt;
     l7m_settings settings{};
@@ -312,8 +314,12 @@ TEST_F(Attach, AutoTakesTcOnVeth) {
   EXPECT_EQ(xdp_of("l7a-v0").prog_id, 0U);
 }
 
-// Veth stands for a card here: it has native XDP as long as its peer's frames fit a page.
+// Veth stands for a card here: it has native XDP as long as its peer's frames fit what the program
+// takes.
 TEST_F(Attach, AutoTakesNativeOnHardwareAndTcWhereTheDriverRefuses) {
+  auto plane = open_plane("xdp_frags");
+  ASSERT_TRUE(plane);
+  std::swap(plane, plane_);
   auto facts = describe_interface("l7a-v0");
   ASSERT_TRUE(facts.ok());
   facts->hardware = true;
@@ -327,15 +333,45 @@ TEST_F(Attach, AutoTakesNativeOnHardwareAndTcWhereTheDriverRefuses) {
   ASSERT_TRUE(detach("l7a-v0", paths_).ok());
 
   run("ip link set l7a-v1 mtu 9000");
-  const auto refused = put("l7a-v0", AttachMode::native);
-  ASSERT_FALSE(refused.ok());
-  EXPECT_THAT(refused.error().message(), HasSubstr("use mode generic or tc"));
-  expect_nothing_left("l7a-v0");
   const auto fallback = attach(config, *facts, programs(), make_xdp, *features_, paths_);
   ASSERT_TRUE(fallback.ok()) << fallback.error().message();
   EXPECT_EQ(fallback->requested, AttachMode::automatic);
   EXPECT_EQ(fallback->mode, AttachMode::tc);
   EXPECT_EQ(fallback->xdp, "");
+  EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+  std::swap(plane, plane_);
+}
+
+// A driver takes a program for frames of one buffer only where they fit one.
+TEST_F(Attach, NativeXdpTakesALargeMtuWhereTheKernelHasMultiBuffer) {
+  auto plane = open_plane("xdp_frags");
+  ASSERT_TRUE(plane);
+  std::swap(plane, plane_);
+  const auto small = put("l7a-v0", AttachMode::native);
+  ASSERT_TRUE(small.ok()) << small.error().message();
+  EXPECT_FALSE(small->frags);
+  EXPECT_FALSE(list_attachments(paths_).at(0).frags);
+  EXPECT_NE(text_of("ip link set l7a-v1 mtu 9000"), "") << "the driver refuses it by itself";
+  ASSERT_TRUE(detach("l7a-v0", paths_).ok());
+
+  run("ip link set l7a-v1 mtu 9000");
+  run("ip link set l7a-v0 mtu 9000");
+  const auto refused = put("l7a-v0", AttachMode::native);
+  std::swap(plane, plane_);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(refused.error().message(), HasSubstr("l7a-v0"));
+  EXPECT_THAT(refused.error().message(), HasSubstr("MTU of 9000 needs multi-buffer XDP"));
+  EXPECT_THAT(refused.error().message(), HasSubstr("mode generic or tc"));
+  expect_nothing_left("l7a-v0");
+
+  const auto large = put("l7a-v0", AttachMode::native);
+  EXPECT_EQ(large.ok(), features_->has(FeatureId::xdp_frags));
+  if (!large.ok()) return;
+  EXPECT_TRUE(large->frags);
+  EXPECT_TRUE(list_attachments(paths_).at(0).frags);
+  EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+  ASSERT_TRUE(put("l7a-v0", AttachMode::native).ok()) << "is replaced in place";
+  EXPECT_TRUE(list_attachments(paths_).at(0).frags);
   EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
 }
 
@@ -634,6 +670,35 @@ TEST_F(Attach, PinsAloneSayWhatIsOurs) {
     EXPECT_EQ(xdp_of("l7a-v0").prog_id, 0U);
     expect_forgotten();
   }
+}
+
+TEST_F(Attach, RefusedProgramIsNamedWithTheVerifiersReason) {
+  const auto facts = describe_interface("l7a-v0");
+  ASSERT_TRUE(facts.ok());
+  InterfaceConfig config;
+  config.name = facts->name;
+  config.mode = AttachMode::native;
+  // A socket filter may not do what an XDP program does.
+  const auto make_wrong = [] {
+    auto object = plane_->open_xdp();
+    bpf_program* program = nullptr;
+    bpf_object__for_each_program(program, object.ok() ? *object : nullptr) {
+      bpf_program__set_type(program, BPF_PROG_TYPE_SOCKET_FILTER);
+      bpf_program__set_flags(program, 0);
+    }
+    return object;
+  };
+  Features features = *features_;
+  ASSERT_TRUE(features.disable("freplace").ok());
+  const auto refused = attach(config, *facts, programs(), make_wrong, features, paths_);
+  ASSERT_FALSE(refused.ok());
+  const std::string message = refused.error().message();
+  EXPECT_THAT(message, HasSubstr("XDP program for l7a-v0"));
+  EXPECT_THAT(message, HasSubstr("the kernel refuses l7mark_xdp: "));
+  EXPECT_THAT(message, testing::AnyOf(HasSubstr("func"), HasSubstr("helper")));
+  EXPECT_LT(message.size(), 500U);
+  EXPECT_EQ(message.find('\n'), std::string::npos);
+  expect_nothing_left("l7a-v0");
 }
 
 TEST_F(Attach, MissingPrivilegesAreNamed) {

@@ -252,6 +252,43 @@ TEST_P(Xdp, SamplesAreThoseOfTc) {
   }
 }
 
+// Frames of several buffers, as of an interface with a large MTU: all of them is counted and
+// sampled, whatever of it the program sees directly.
+TEST_P(Xdp, LongFramesAreSampledAndCountedWhole) {
+  if (!GetParam().empty()) GTEST_SKIP() << "only with the helper";
+  plane_->set([](l7m_settings& settings) { settings.whole_snaplen = L7M_MAX_SNAPLEN; });
+  for (const char* program : kPrograms) {
+    const Bytes packet = ethernet(udp(k4, numbered(8958)));
+    const RunResult result = run_xdp(plane_->xdp(program), packet);
+    if (result.code != 0) GTEST_SKIP() << "a run takes no frame of several buffers before 5.18";
+    EXPECT_EQ(result.answer, kPass);
+    const auto records = plane_->records();
+    ASSERT_EQ(records.size(), 1U);
+    EXPECT_EQ(records[0].data, Bytes(packet.begin(), packet.begin() + L7M_MAX_SNAPLEN));
+    EXPECT_EQ(records[0].head.wire_length, packet.size());
+    EXPECT_EQ(records[0].head.l4_payload, 8958U);
+    EXPECT_EQ(plane_->count(L7M_COUNT_MALFORMED), 0U);
+
+    // The hot path's look-up, and the slow way's.
+    plane_->decide(flow_key(k6, L7M_PROTO_UDP), kAction);
+    const Bytes fast = ethernet(udp(k6, numbered(8000)));
+    const Bytes slow = tagged({{0x88a8, 7}, {0x8100, 8}}, udp(k6, numbered(8000)));
+    EXPECT_EQ(run(program, fast).answer, kPass);
+    EXPECT_EQ(run(program, slow).answer, kPass);
+    const auto verdict = plane_->maps.verdict(flow_key(k6, L7M_PROTO_UDP));
+    ASSERT_TRUE(verdict);
+    EXPECT_EQ(verdict->count.packets[sender_of(k6)], 2U);
+    EXPECT_EQ(verdict->count.bytes[sender_of(k6)], fast.size() + slow.size());
+    l7m_action drop{};
+    drop.flags = L7M_ACT_DROP;
+    plane_->act(kAction, drop);
+    EXPECT_EQ(run(program, fast).answer, kDrop);
+    plane_->act(kAction, l7m_action{});
+    plane_->reset();
+    plane_->set([](l7m_settings& settings) { settings.whole_snaplen = L7M_MAX_SNAPLEN; });
+  }
+}
+
 // As it is attached: one of the object's programs, the others left out, over the maps in use.
 TEST_P(Xdp, EachProgramLoadsAlone) {
   for (const std::string chosen : kPrograms) {

@@ -62,7 +62,10 @@ int load(const Globals& globals, const std::vector<std::string>& names, AttachMo
     }
     attached.push_back(names[i]);
     const std::string hooks =
-        attachment->xdp.empty() ? attachment->tc : attachment->xdp + " XDP, " + attachment->tc;
+        attachment->xdp.empty()
+            ? attachment->tc
+            : fmt::format("{} XDP{}, {}", attachment->xdp, attachment->frags ? " multi-buffer" : "",
+                          attachment->tc);
     std::printf("%s: %s (%s)\n", names[i].c_str(),
                 std::string(attach_mode_name(attachment->mode)).c_str(), hooks.c_str());
   }

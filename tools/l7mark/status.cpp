@@ -108,8 +108,9 @@ void print(const Json& status) {
   fmt::print("policy     {}; touches mark bits {}, conntrack mark bits {}\n", text(policy, "file"),
              text(policy, "mark_bits"), text(policy, "conntrack_bits"));
   for (const Json& there : child(status, "interfaces"))
-    fmt::print("interface  {}: {}{}, {}{}\n", text(there, "name"), text(there, "mode"),
-               there.contains("xdp") ? ", " + text(there, "xdp") + " XDP" : "", text(there, "tc"),
+    fmt::print("interface  {}: {}{}{}, {}{}\n", text(there, "name"), text(there, "mode"),
+               there.contains("xdp") ? ", " + text(there, "xdp") + " XDP" : "",
+               is_set(there, "multi_buffer") ? " (multi-buffer)" : "", text(there, "tc"),
                is_set(there, "attached") ? "" : "; not attached");
   for (const Json& worker : child(status, "workers"))
     fmt::print("worker     pid {}: {} flows held, {} samples, {} answers, {} restarts\n",

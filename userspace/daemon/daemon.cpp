@@ -323,7 +323,10 @@ Json Daemon::status() {
                   {"requested", attach_mode_name(there.requested)},
                   {"mode", attach_mode_name(there.mode)},
                   {"tc", there.tc}};
-    if (!there.xdp.empty()) entry["xdp"] = there.xdp;
+    if (!there.xdp.empty()) {
+      entry["xdp"] = there.xdp;
+      entry["multi_buffer"] = there.frags;
+    }
     entry["link_layer"] = there.link_layer;
     entry["attached"] = there.present;
     entry["by"] = users_.contains(there.name) ? "load" : "daemon";

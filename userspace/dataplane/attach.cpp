@@ -53,11 +53,13 @@ Status put_at_xdp(const Job& job, AttachMode mode, Transaction& transaction, Att
   if (mode == AttachMode::native && job.facts.hardware)
     log_info("{}: some drivers lose the link for seconds while native XDP is attached",
              job.facts.name);
-  const auto way = put_xdp({job.facts.name, job.facts.ifindex, mode, job.pins, job.ifindexes},
-                           job.make_xdp, job.features, transaction);
-  if (!way) return way.error();
+  const XdpPlace place{job.facts.name, job.facts.ifindex, mode,
+                       job.pins,       job.ifindexes,     job.facts.mtu};
+  const auto put = put_xdp(place, job.make_xdp, job.features, transaction);
+  if (!put) return put.error();
   out.mode = mode;
-  out.xdp = *way;
+  out.xdp = put->way;
+  out.frags = put->frags;
   return success();
 }
 
@@ -117,7 +119,8 @@ Status put_at_tc(const Job& job, bool made_clsact, Transaction& transaction, Att
 std::string describe(const Attachment& attachment) {
   std::string text;
   if (attachment.mode != AttachMode::tc)
-    text = std::string(attach_mode_name(attachment.mode)) + " XDP (" + attachment.xdp + ") and ";
+    text = fmt::format("{} XDP ({}{}) and ", attach_mode_name(attachment.mode), attachment.xdp,
+                       attachment.frags ? ", multi-buffer" : "");
   text += "TC (" + attachment.tc + ")";
   if (!attachment.link_layer) text += ", without link-layer header";
   return text;
@@ -227,6 +230,7 @@ std::vector<Attachment> list_attachments(const AttachPaths& paths) {
     const XdpFound xdp = find_xdp(pins, indexes);
     attachment.tc = ingress.way;
     attachment.xdp = xdp.way;
+    if (xdp.way != "single") attachment.frags = xdp.frags;
     attachment.mode = xdp.pinned ? xdp.mode : AttachMode::tc;
     if (attachment.ifindex == 0) attachment.ifindex = ingress.ifindex;
     // "l7mark_egress_l3", as far as the kernel keeps names.

@@ -51,6 +51,7 @@ struct Attachment {
   AttachMode mode = AttachMode::tc;  // native, generic or tc
   std::string tc;                    // "tcx" or "clsact"
   std::string xdp;                   // "dispatcher" or "single"; empty in mode tc
+  bool frags = false;                // frames of several buffers come to XDP: large MTUs
   bool link_layer = true;            // false: the programs are those for plain IP
   bool made_clsact = false;          // the clsact was made by us and may go with us
   bool present = false;              // the interface is there and our programs are on it

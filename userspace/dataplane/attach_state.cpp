@@ -36,6 +36,7 @@ json to_json(const Attachment& attachment) {
           {"mode", attach_mode_name(attachment.mode)},
           {"tc", attachment.tc},
           {"xdp", attachment.xdp},
+          {"frags", attachment.frags},
           {"link_layer", attachment.link_layer},
           {"made_clsact", attachment.made_clsact}};
 }
@@ -49,6 +50,7 @@ Attachment from_json(const std::string& name, const json& value) {
   out.mode = mode_of(value.value("mode", ""), AttachMode::tc);
   out.tc = value.value("tc", "");
   out.xdp = value.value("xdp", "");
+  out.frags = value.value("frags", false);
   out.link_layer = value.value("link_layer", true);
   out.made_clsact = value.value("made_clsact", false);
   return out;

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "dataplane/verifier_log.hpp"
 #include "util/log.hpp"
 
 namespace l7mark {
@@ -61,11 +62,12 @@ Status match_pinned(bpf_map* map, const std::string& path) {
   return success();
 }
 
-Error load_error(int code) {
-  const bool privileges = code == -EPERM || code == -EACCES;
-  return Error{"load", "the BPF programs", -code,
-               privileges ? "needs root or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
-                          : "see `l7mark features`, and --log-level debug for the kernel's words"};
+// `reason`: the verifier's, which refuses with EACCES too.
+Error load_error(int code, const std::string& reason) {
+  const bool privileges = reason.empty() && (code == -EPERM || code == -EACCES);
+  std::string detail = reason.empty() ? "see `l7mark features`" : "the kernel refuses " + reason;
+  if (privileges) detail = "needs root or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
+  return Error{"load", "the BPF programs", -code, std::move(detail)};
 }
 
 l7m_key4 to_v4(const FlowKey& key) {
@@ -258,6 +260,7 @@ Result<Dataplane> Dataplane::load(const PinPaths* paths, const DataplaneOptions&
   out.options_ = options;
   out.batches_ = features.has(FeatureId::map_batch);
   out.xdp_load_bytes_ = features.has(FeatureId::xdp_load_bytes);
+  out.xdp_frags_ = features.has(FeatureId::xdp_frags);
   out.config_flags_ = options.replay ? L7M_CFG_REPLAY : 0;
   out.adopted_ = paths != nullptr && std::filesystem::exists(paths->map("flows4"));
 
@@ -285,7 +288,8 @@ Result<Dataplane> Dataplane::load(const PinPaths* paths, const DataplaneOptions&
       bpf_map__set_pin_path(map, path.c_str());
     }
   }
-  if (const int code = l7mark_tc::load(&tc); code != 0) return load_error(code);
+  const VerifierLog log(tc.obj);
+  if (const int code = l7mark_tc::load(&tc); code != 0) return load_error(code, log.reason());
   for (std::uint32_t i = 0; i < out.rings(); ++i) {
     const int fd = out.ring_fd(i);
     if (bpf_map_update_elem(bpf_map__fd(tc.maps.rings), &i, &fd, BPF_ANY) != 0)
@@ -315,12 +319,18 @@ Result<bpf_object*> Dataplane::open_xdp() const {
   l7mark_xdp* xdp = l7mark_xdp::open();
   if (xdp == nullptr) return error_from_errno("open", "the XDP object");
   xdp->rodata->l7m_config.parse = options_.parse;
-  xdp->rodata->l7m_config.flags =
-      config_flags_ | (xdp_load_bytes_ ? static_cast<__u32>(L7M_CFG_XDP_LOAD_BYTES) : 0);
+  __u32 flags = config_flags_;
+  if (xdp_load_bytes_) flags |= L7M_CFG_XDP_LOAD_BYTES;
+  if (xdp_frags_) flags |= L7M_CFG_XDP_FRAGS;
+  xdp->rodata->l7m_config.flags = flags;
   // libxdp takes the object itself; the skeleton around it holds nothing else of worth.
   bpf_object* object = std::exchange(xdp->obj, nullptr);
   *xdp->skeleton->obj = nullptr;
   l7mark_xdp::destroy(xdp);
+  bpf_program* program = nullptr;
+  bpf_object__for_each_program(program, object) {
+    if (xdp_frags_) bpf_program__set_flags(program, BPF_F_XDP_HAS_FRAGS);
+  }
   bpf_map* map = nullptr;
   bpf_object__for_each_map(map, object) {
     if (!is_shared(map)) continue;
@@ -415,6 +425,26 @@ void Dataplane::remove_verdict(const FlowKey& key) {
   remove_key(bpf_map__fd(tc_->maps.flows4), bpf_map__fd(tc_->maps.flows6), key);
 }
 
+std::optional<l7m_verdict> Dataplane::take_verdict(const FlowKey& key) {
+  return take<l7m_verdict>(bpf_map__fd(tc_->maps.flows4), bpf_map__fd(tc_->maps.flows6), key);
+}
+
+template <class Value>
+std::optional<Value> Dataplane::take(int fd4, int fd6, const FlowKey& key) {
+  Value out{};
+  if (takes_) {
+    const l7m_key4 key4 = to_v4(key);
+    const int code = is_v4(key) ? bpf_map_lookup_and_delete_elem(fd4, &key4, &out)
+                                : bpf_map_lookup_and_delete_elem(fd6, &key.raw, &out);
+    if (code == 0) return out;
+    if (errno == ENOENT) return std::nullopt;
+    takes_ = false;
+  }
+  if (!look_up(fd4, fd6, key, out)) return std::nullopt;
+  remove_key(fd4, fd6, key);
+  return out;
+}
+
 Status Dataplane::for_each_verdict(
     const std::function<void(const FlowKey&, const l7m_verdict&)>& call) const {
   const auto pass = [&](const auto& key, const l7m_verdict& value) {
@@ -441,9 +471,8 @@ std::optional<l7m_candidate> Dataplane::candidate(const FlowKey& key) const {
 }
 
 std::optional<l7m_candidate> Dataplane::take_candidate(const FlowKey& key) {
-  auto out = candidate(key);
-  if (out) remove_key(bpf_map__fd(tc_->maps.candidates4), bpf_map__fd(tc_->maps.candidates6), key);
-  return out;
+  return take<l7m_candidate>(bpf_map__fd(tc_->maps.candidates4), bpf_map__fd(tc_->maps.candidates6),
+                             key);
 }
 
 Status Dataplane::put_candidate(const FlowKey& key, const l7m_candidate& value) {
@@ -472,8 +501,29 @@ Status Dataplane::edit(std::span<l7m_edit> edits) {
 }
 
 Status Dataplane::put_service(const l7m_service_key& key, const l7m_promise& promise) {
-  if (bpf_map_update_elem(bpf_map__fd(tc_->maps.services), &key, &promise, BPF_ANY) != 0)
+  const ServiceEntry entry{key, promise};
+  return put_services({&entry, 1});
+}
+
+Status Dataplane::put_services(std::span<const ServiceEntry> entries) {
+  const int fd = bpf_map__fd(tc_->maps.services);
+  if (batches_ && entries.size() > 1) {
+    std::vector<l7m_service_key> keys;
+    std::vector<l7m_promise> values;
+    keys.reserve(entries.size());
+    values.reserve(entries.size());
+    for (const ServiceEntry& entry : entries) {
+      keys.push_back(entry.key);
+      values.push_back(entry.promise);
+    }
+    auto count = static_cast<__u32>(keys.size());
+    if (bpf_map_update_batch(fd, keys.data(), values.data(), &count, nullptr) == 0)
+      return success();
     return error_from_errno("write", "map services");
+  }
+  for (const ServiceEntry& entry : entries)
+    if (bpf_map_update_elem(fd, &entry.key, &entry.promise, BPF_ANY) != 0)
+      return error_from_errno("write", "map services");
   return success();
 }
 

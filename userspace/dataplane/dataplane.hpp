@@ -57,6 +57,11 @@ struct VerdictEntry {
   l7m_verdict verdict{};
 };
 
+struct ServiceEntry {
+  l7m_service_key key{};
+  l7m_promise promise{};
+};
+
 using CounterValues = std::array<std::uint64_t, L7M_COUNTER_COUNT>;
 [[nodiscard]] std::string_view counter_name(std::size_t counter);
 [[nodiscard]] std::string_view counter_help(std::size_t counter);
@@ -80,7 +85,8 @@ class Dataplane {
   // "l7mark_ingress", …; -1 if there is none of that name. Owned by this object.
   [[nodiscard]] int program_fd(const char* name) const;
   [[nodiscard]] int map_fd(const char* name) const;
-  // An XDP object over the same maps, opened and not loaded; the caller owns it.
+  // An XDP object over the same maps, opened and not loaded; the caller owns it. Its programs take
+  // frames of several buffers where the kernel has such: what refuses that may clear the flag.
   [[nodiscard]] Result<bpf_object*> open_xdp() const;
 
   Status write_settings(const l7m_settings& settings);
@@ -93,6 +99,8 @@ class Dataplane {
   Result<std::vector<std::size_t>> put_verdicts(std::span<const VerdictEntry> entries);
   [[nodiscard]] std::optional<l7m_verdict> verdict(const FlowKey& key) const;
   void remove_verdict(const FlowKey& key);
+  // The verdict as it was, taken out.
+  std::optional<l7m_verdict> take_verdict(const FlowKey& key);
   // Every verdict, in batches. Entries changed meanwhile may be seen twice or not at all.
   Status for_each_verdict(
       const std::function<void(const FlowKey&, const l7m_verdict&)>& call) const;
@@ -106,6 +114,8 @@ class Dataplane {
   Status edit(std::span<l7m_edit> edits);
 
   Status put_service(const l7m_service_key& key, const l7m_promise& promise);
+  // Many at once; of equal keys the last holds.
+  Status put_services(std::span<const ServiceEntry> entries);
   Status put_hint(const l7m_hint_key& key, const l7m_promise& promise);
   // Of `services` and `hints`: calls with every promise; what is returned is written back, nothing
   // removes it.
@@ -120,6 +130,9 @@ class Dataplane {
                                 const Features& features);
   Status make_rings(const PinPaths* paths, const DataplaneOptions& options);
 
+  template <class Value>
+  std::optional<Value> take(int fd4, int fd6, const FlowKey& key);
+
   struct TcObject {
     void operator()(l7mark_tc* object) const;
   };
@@ -128,7 +141,9 @@ class Dataplane {
   DataplaneOptions options_;
   std::uint32_t config_flags_ = 0;
   bool xdp_load_bytes_ = false;
+  bool xdp_frags_ = false;
   bool batches_ = true;
+  bool takes_ = true;  // the kernel can look up and delete in one call: 5.14
   bool adopted_ = false;
 };
 

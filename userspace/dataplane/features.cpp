@@ -26,7 +26,7 @@ constexpr std::array<Feature, kFeatureCount> kTable = {{
     {FeatureId::xdp_load_bytes, "xdp_load_bytes", "copying packets in XDP", "5.18",
      "one helper call", "a read of kernel memory"},
     {FeatureId::xdp_frags, "xdp_frags", "XDP on jumbo frames", "5.18", "multi-buffer program",
-     "single-buffer program: drivers refuse large MTUs, use mode tc"},
+     "single-buffer program: drivers refuse a large MTU; lower it, or use mode tc"},
     {FeatureId::xdp_metadata, "xdp_metadata", "handing XDP's result to tc", "4.15",
      "in front of the packet", "tc looks the flow up again"},
     {FeatureId::xdp_link, "xdp_link", "XDP that detaches itself", "5.9", "link",
@@ -98,6 +98,8 @@ Status Features::disable(std::string_view names) {
     }
     found->present = false;
     found->disabled = true;
+    // Only the helper reads across buffers.
+    if (found->id == FeatureId::xdp_load_bytes) L7MARK_TRY(disable("xdp_frags"));
   }
   return success();
 }

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "dataplane/hook_pins.hpp"
+#include "dataplane/verifier_log.hpp"
 #include "util/fd.hpp"
 #include "util/log.hpp"
 
@@ -51,6 +52,7 @@ std::uint32_t to_flags(AttachMode mode) {
 struct Present {
   bool any = false;
   bool single = false;  // no dispatcher, or none that can be read
+  bool frags = false;   // of a dispatcher
   AttachMode mode = AttachMode::native;
   ProgramFacts main;                    // the dispatcher, or the program itself
   std::vector<std::uint32_t> programs;  // ids of those below the dispatcher
@@ -73,6 +75,7 @@ Present look_at(unsigned ifindex) {
   if (main == nullptr) return out;  // offloaded to the card only: not in our way
   out.any = true;
   out.single = xdp_multiprog__is_legacy(raw);
+  out.frags = xdp_multiprog__xdp_frags_support(raw);
   out.mode =
       xdp_multiprog__attach_mode(raw) == XDP_MODE_SKB ? AttachMode::generic : AttachMode::native;
   out.main = {xdp_program__id(main), xdp_program__name(main)};
@@ -141,14 +144,24 @@ void clean_dispatchers(std::uint32_t id) {
   }
 }
 
-Error refused(const XdpPlace& place, int code) {
+// `frags`: what was refused takes frames of several buffers.
+Error refused(const XdpPlace& place, int code, bool frags) {
+  constexpr unsigned kOneBuffer = 3000;  // drivers begin to refuse a little above it
   std::string detail;
-  if (code == EOPNOTSUPP || code == EINVAL || code == ERANGE || code == E2BIG || code == ENOSPC)
-    detail = place.mode == AttachMode::native
-                 ? "its driver has no native XDP, or not with its MTU, queues and offloads; use "
-                   "mode generic or tc"
-                 : "use mode tc";
-  else if (code == EBUSY || code == EEXIST)
+  if (code == EOPNOTSUPP || code == EINVAL || code == ERANGE || code == E2BIG || code == ENOSPC) {
+    if (place.mode != AttachMode::native)
+      detail = "use mode tc";
+    else if (!frags && place.mtu > kOneBuffer)
+      detail = fmt::format(
+          "its MTU of {} needs multi-buffer XDP, which Linux has since 5.18, and all programs on "
+          "the interface must take; lower the MTU, or use mode generic or tc",
+          place.mtu);
+    else
+      detail = fmt::format(
+          "its driver has no native XDP, or not with its MTU of {}, queues and offloads; use mode "
+          "generic or tc",
+          place.mtu);
+  } else if (code == EBUSY || code == EEXIST)
     detail = "another XDP program is there; take it off, or use mode tc";
   return attach_error(std::string("attach ") + mode_word(place.mode) + " XDP to", place.name, code,
                       std::move(detail));
@@ -161,15 +174,31 @@ Error in_the_way(const XdpPlace& place, const Present& present) {
                    ") is there and can't be shared with; take it off, or use mode tc"};
 }
 
-Error load_error(const XdpPlace& place, int code) {
-  return attach_error("load the XDP program for", place.name, code,
-                      "--log-level debug shows the kernel's words");
+Error load_error(const XdpPlace& place, int code, const std::string& reason) {
+  // The verifier refuses with EACCES too, which is not about privileges then.
+  if (!reason.empty())
+    return Error{"load the XDP program for", place.name, code, "the kernel refuses " + reason};
+  return attach_error("load the XDP program for", place.name, code, "see `l7mark features`");
 }
 
 struct Loaded {
   SharedFd fd;
   std::string way;
+  bool frags = false;
 };
+
+bool takes_frags(const bpf_program* program) {
+  return program != nullptr && (bpf_program__flags(program) & BPF_F_XDP_HAS_FRAGS) != 0;
+}
+
+// Generic XDP refuses no MTU: the kernel makes packets linear for a program of one buffer. For
+// others it copies what is not, from 6.9 on, and 6.18 was seen to lose what XDP hands to TC by
+// that.
+void take_one_buffer(bpf_object* object) {
+  bpf_program* program = nullptr;
+  while ((program = bpf_object__next_program(object, program)) != nullptr)
+    bpf_program__set_flags(program, bpf_program__flags(program) & ~__u32{BPF_F_XDP_HAS_FRAGS});
+}
 
 // Leaves only one of the object's programs to be loaded.
 bpf_program* choose_program(bpf_object* object, const char* name) {
@@ -185,34 +214,46 @@ bpf_program* choose_program(bpf_object* object, const char* name) {
 
 Result<Loaded> put_single(const XdpPlace& place, Object object, int old_fd) {
   const bpf_program* program = choose_program(object.get(), kProgram);
-  if (program == nullptr) return load_error(place, ENOENT);
+  if (program == nullptr) return load_error(place, ENOENT, {});
+  const bool frags = takes_frags(program);
+  const VerifierLog log(object.get());
   if (const int code = bpf_object__load(object.get()); code != 0)
-    return load_error(place, std::abs(code));
+    return load_error(place, std::abs(code), log.reason());
   const SharedFd fd = share(::dup(bpf_program__fd(program)));
   if (const int code = set_single(place.ifindex, fd->get(), old_fd, place.mode); code != 0)
-    return refused(place, std::abs(code));
-  return Loaded{fd, "single"};
+    return refused(place, std::abs(code), frags);
+  return Loaded{fd, "single", frags};
 }
 
 // Adds it to the dispatcher there, or makes one. libxdp loads the object, as an extension of the
 // dispatcher, or falls back by itself to a single program.
 Result<Loaded> put_dispatched(const XdpPlace& place, Object object, const char* name) {
-  choose_program(object.get(), name);
+  const bpf_program* chosen = choose_program(object.get(), name);
+  const bool frags = takes_frags(chosen);
+  const VerifierLog log(object.get());
   xdp_program_opts options{};
   options.sz = sizeof(options);
   options.obj = object.get();
   options.prog_name = name;
   const Program program(xdp_program__create(&options), xdp_program__close);
   if (const long code = libxdp_get_error(program.get()); code != 0)
-    return load_error(place, static_cast<int>(std::abs(code)));
+    return load_error(place, static_cast<int>(std::abs(code)), {});
   if (const int code = xdp_program__attach(program.get(), static_cast<int>(place.ifindex),
                                            to_libxdp(place.mode), 0);
       code != 0) {
     const bool loaded = xdp_program__fd(program.get()) >= 0;
-    return loaded ? refused(place, std::abs(code)) : load_error(place, std::abs(code));
+    return loaded ? refused(place, std::abs(code), frags)
+                  : load_error(place, std::abs(code), log.reason());
   }
   const SharedFd fd = share(::dup(xdp_program__fd(program.get())));
-  return Loaded{fd, look_at(place.ifindex).single ? "single" : "dispatcher"};
+  const Present present = look_at(place.ifindex);
+  if (present.single) return Loaded{fd, "single", frags};
+  if (frags && !present.frags)
+    log_warning(
+        "{}: another XDP program there takes frames of one buffer only, so libxdp's dispatcher "
+        "does too: the driver will refuse a large MTU",
+        place.name);
+  return Loaded{fd, "dispatcher", present.frags};
 }
 
 // Puts a program that was taken off back; of the two ways, the one that it was loaded for.
@@ -252,8 +293,8 @@ SharedFd open_ours(const std::string& pin, const Present& present) {
 
 }  // namespace
 
-Result<std::string> put_xdp(const XdpPlace& place, const XdpFactory& make_xdp,
-                            const Features& features, Transaction& transaction) {
+Result<XdpPut> put_xdp(const XdpPlace& place, const XdpFactory& make_xdp, const Features& features,
+                       Transaction& transaction) {
   const std::string pin = pin_of(place.pins);
   const unsigned ifindex = place.ifindex;
   const Present present = look_at(ifindex);
@@ -267,10 +308,11 @@ Result<std::string> put_xdp(const XdpPlace& place, const XdpFactory& make_xdp,
   auto made = make_xdp();
   if (!made) return made.error();
   Object object(*made, bpf_object__close);
+  if (place.mode != AttachMode::native) take_one_buffer(object.get());
   L7MARK_TRY(put_aside(pin, transaction));
   if (ours && other_mode) {  // the kernel has only one of the two at a time
     if (const int code = take_off(ifindex, ours->get()); code != 0)
-      return refused(place, std::abs(code));
+      return refused(place, std::abs(code), present.frags);
     transaction.on_failure([ifindex, ours, mode = present.mode, single = present.single] {
       put_back(ifindex, ours->get(), mode, single);
     });
@@ -294,7 +336,7 @@ Result<std::string> put_xdp(const XdpPlace& place, const XdpFactory& make_xdp,
     if (const Status taken = take_off_pinned(aside(pin), ifindexes); !taken.ok())
       log_warning("{}", taken.error().message());
   });
-  return loaded->way;
+  return XdpPut{loaded->way, loaded->frags};
 }
 
 Status take_off_xdp(const std::string& pins, const std::vector<unsigned>& ifindexes) {
@@ -315,6 +357,7 @@ XdpFound find_xdp(const std::string& pins, const std::vector<unsigned>& ifindexe
     found.ifindex = ifindex;
     found.mode = present.mode;
     found.way = present.single ? "single" : "dispatcher";
+    found.frags = present.frags;
   }
   return found;
 }

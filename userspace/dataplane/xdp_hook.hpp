@@ -18,11 +18,16 @@ struct XdpPlace {
   AttachMode mode = AttachMode::native;  // native or generic
   std::string pins;                      // the interface's directory, which exists
   std::vector<unsigned> ifindexes;       // where an earlier program of ours may hang
+  unsigned mtu = 0;
 };
 
-// Puts the program there, in the place of an earlier one of ours. Returns "dispatcher" or "single".
-Result<std::string> put_xdp(const XdpPlace& place, const XdpFactory& make_xdp,
-                            const Features& features, Transaction& transaction);
+struct XdpPut {
+  std::string way;     // "dispatcher" or "single"
+  bool frags = false;  // as in Attachment
+};
+// Puts the program there, in the place of an earlier one of ours.
+Result<XdpPut> put_xdp(const XdpPlace& place, const XdpFactory& make_xdp, const Features& features,
+                       Transaction& transaction);
 
 // Takes what is pinned in `pins` off; it is looked for on `ifindexes`. What could not be taken off
 // stays pinned.
@@ -32,7 +37,8 @@ struct XdpFound {
   bool pinned = false;
   unsigned ifindex = 0;  // where it hangs; 0: nowhere any more
   AttachMode mode = AttachMode::native;
-  std::string way;  // "dispatcher" or "single"
+  std::string way;     // "dispatcher" or "single"
+  bool frags = false;  // of a dispatcher: the kernel does not tell it of a single program
 };
 [[nodiscard]] XdpFound find_xdp(const std::string& pins, const std::vector<unsigned>& ifindexes);
 
