@@ -14,13 +14,35 @@ pkg_check_modules(libpcap REQUIRED IMPORTED_TARGET libpcap)
 pkg_check_modules(libcapng REQUIRED IMPORTED_TARGET libcap-ng)
 pkg_check_modules(libseccomp REQUIRED IMPORTED_TARGET libseccomp)
 
-# NDPI_ROOT chooses another nDPI by its prefix; its pkg-config file says the rest.
+# NDPI_ROOT chooses another nDPI by the prefix that it was installed to. Its pkg-config file is only
+# asked for what a static library needs besides: it may tell of another prefix (DESTDIR), and where
+# there is none, pkg-config would quietly find the system's.
 if(NDPI_ROOT)
-  set(ENV{PKG_CONFIG_PATH}
-      "${NDPI_ROOT}/lib/pkgconfig:${NDPI_ROOT}/libdata/pkgconfig:${NDPI_ROOT}/lib/x86_64-linux-gnu/pkgconfig:$ENV{PKG_CONFIG_PATH}")
+  # The system may have files of the same names: look nowhere else.
+  find_path(ndpi_include ndpi_api.h PATHS ${NDPI_ROOT}/include/ndpi NO_DEFAULT_PATH NO_CACHE REQUIRED)
+  find_library(ndpi_library ndpi PATHS ${NDPI_ROOT}
+    PATH_SUFFIXES lib lib64 lib/${CMAKE_LIBRARY_ARCHITECTURE} NO_DEFAULT_PATH NO_CACHE REQUIRED)
+  add_library(l7mark_ndpi INTERFACE)
+  target_include_directories(l7mark_ndpi SYSTEM INTERFACE ${ndpi_include})
+  target_link_libraries(l7mark_ndpi INTERFACE ${ndpi_library})
+  if(ndpi_library MATCHES "[.]a$")
+    foreach(directory lib lib64 lib/${CMAKE_LIBRARY_ARCHITECTURE} libdata)
+      if(EXISTS ${NDPI_ROOT}/${directory}/pkgconfig/libndpi.pc)
+        file(STRINGS ${NDPI_ROOT}/${directory}/pkgconfig/libndpi.pc ndpi_libs REGEX "^Libs")
+        string(REGEX MATCHALL "-l[^ ;]+" ndpi_libs "${ndpi_libs}")
+        list(REMOVE_ITEM ndpi_libs -lndpi)
+        target_link_libraries(l7mark_ndpi INTERFACE ${ndpi_libs})
+      endif()
+    endforeach()
+  endif()
+  # What is installed must find it as what is built does.
+  set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)
+  message(STATUS "nDPI: ${ndpi_library}")
+else()
+  pkg_check_modules(ndpi REQUIRED IMPORTED_TARGET libndpi>=4.2)
+  add_library(l7mark_ndpi ALIAS PkgConfig::ndpi)
+  message(STATUS "nDPI ${ndpi_VERSION} (${ndpi_PREFIX})")
 endif()
-pkg_check_modules(ndpi REQUIRED IMPORTED_TARGET libndpi>=4.2)
-message(STATUS "nDPI ${ndpi_VERSION} (${ndpi_PREFIX})")
 
 find_program(BPF_CLANG NAMES clang clang-14 REQUIRED)
 find_program(BPFTOOL NAMES bpftool PATHS /usr/sbin /sbin REQUIRED)

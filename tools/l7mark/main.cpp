@@ -7,6 +7,7 @@
 
 #include "commands.hpp"
 #include "common/choice.hpp"
+#include "dpi/engine.hpp"
 #include "util/instance.hpp"
 #include "util/log.hpp"
 #include "util/netns.hpp"
@@ -35,7 +36,7 @@ int main(int argc, char** argv) {
   using namespace l7mark;
   try {
     CLI::App app{"Layer-7 marks for the Linux network stack", "l7mark"};
-    app.set_version_flag("--version", L7MARK_VERSION);
+    app.set_version_flag("--version", "l7mark " L7MARK_VERSION ", nDPI " + Engine::version());
     app.set_help_all_flag("--help-all", "Help for all subcommands");
     app.require_subcommand(1);
 

@@ -4,6 +4,7 @@
 
 #include "common/choice.hpp"
 #include "daemon/daemon.hpp"
+#include "dpi/engine.hpp"
 #include "util/instance.hpp"
 #include "util/log.hpp"
 
@@ -12,7 +13,8 @@ int main(int argc, char** argv) {
   auto level = l7mark::LogLevel::info;
   CLI::App app{"l7markd: classifies flows, marks them in the kernel, and keeps sets up to date",
                "l7markd"};
-  app.set_version_flag("--version", std::string("l7markd ") + L7MARK_VERSION);
+  app.set_version_flag("--version",
+                       "l7markd " L7MARK_VERSION ", nDPI " + l7mark::Engine::version());
   app.add_option("--policy", options.policy, "Policy file; SIGHUP reads it again")
       ->required()
       ->type_name("FILE");

@@ -119,6 +119,10 @@ Engine& Engine::operator=(Engine&&) noexcept = default;
 Engine::~Engine() = default;
 
 Result<Engine> Engine::make(const EngineOptions& options) {
+  // Fields of the flow are read directly: another nDPI than that of the headers would be misread.
+  if (ndpi_detection_get_sizeof_ndpi_flow_struct() != sizeof(ndpi::Flow))
+    return Error{"start", "nDPI", 0,
+                 "the library, " + version() + ", is not the one that l7mark was built with"};
   ndpi::Module* handle = ndpi::init_module(ndpi_init_detection_module);
   if (handle == nullptr) return Error{"start", "nDPI", 0, "out of memory"};
   auto module = std::make_unique<Module>(handle);

@@ -121,7 +121,7 @@ class Engine {
   // Hands all of them to what policies are read and shown with.
   void fill(Catalog& catalog) const;
 
-  // "4.2.0"
+  // Of the library: "4.2.0"; of one built from a checkout "4.11.0-4823-0123abcd".
   [[nodiscard]] static std::string version();
 
  private:

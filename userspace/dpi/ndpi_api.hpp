@@ -4,8 +4,8 @@
 // Where a function or a field changed, the shape that the headers declare selects the code, not the
 // version's number: the odd numbers between the releases are development branches, which changed
 // under one number. A number decides only where a name exists in some versions only and can't be
-// asked for. Sources: ndpi_api.h and ndpi_typedefs.h of 4.2, ndpi_api.h of 5.x, and nDPI's issue
-// 2862, "Important API changes".
+// asked for. Sources: ndpi_api.h and ndpi_typedefs.h of 4.2, ndpi_api.h of 4.12 (4.11 is the
+// development that became it) and of 5.x, and nDPI's issue 2862, "Important API changes".
 #pragma once
 
 #include <cstddef>
@@ -35,7 +35,7 @@ Module* init_module(Module* (*init)(Argument)) {
 // 4.2 starts with every protocol off, 5.0 with every protocol on.
 template <class M>
 void enable_all_protocols([[maybe_unused]] M* module) {
-#if NDPI_MAJOR < 5
+#if NDPI_MAJOR < 5 && defined(NDPI_PROTOCOL_BITMASK)
   NDPI_PROTOCOL_BITMASK all;
   NDPI_BITMASK_SET_ALL(all);
   if constexpr (requires { ndpi_set_protocol_detection_bitmask2(module, &all); })
