@@ -24,6 +24,8 @@ constexpr std::uint64_t kLongestHintMs = 3'600'000;
 constexpr std::uint64_t kShortestHintMs = 60'000;
 // conntrack makes a connection's entry known only when its first packet leaves the machine.
 constexpr std::uint8_t kConntrackTries = 5;
+// Stamps and promises of seconds need no clock that is newer, and to read it runs a program.
+constexpr std::uint64_t kClockNs = 20'000'000;
 
 std::uint64_t now_ms() {
   timespec now{};
@@ -272,6 +274,7 @@ void Core::rematch() {
       });
   if (!status.ok()) log_error("{}", status.error().message());
   write_edits();
+  write_services();
   write_conntrack();
   publisher_.flush(now_ms());
 }
@@ -375,19 +378,27 @@ void Core::mark_conntrack(const FlowKey& key, const Flow& flow) {
 
 void Core::remember_service(const FlowKey& key, Flow& flow, bool valid) {
   if (!policy_->first_packet.services || policy_->classes.empty()) return;
-  const auto now = dataplane_.clock();
+  const auto now = recent_clock();
   if (!now) return;
-  write_actions();  // before anything refers to them
   l7m_promise promise{};
   promise.application = flow.application;
   promise.master = flow.master;
   promise.action = ActionTable::index(flow.action, FlowState::provisional);
   promise.expires =
       valid ? jiffies_.later(*now, std::uint64_t{policy_->first_packet.timeout} * 1000) : 0;
-  if (const auto status = dataplane_.put_service(service_key(key, flow.client), promise);
-      !status.ok())
-    log_debug("{}", status.error().message());
+  services_.push_back({service_key(key, flow.client), promise});
   flow.service_s = static_cast<std::uint32_t>(now_ms() / 1000);
+}
+
+Result<l7m_clock> Core::recent_clock() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  const auto ns = static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
+                  static_cast<std::uint64_t>(now.tv_nsec);
+  if (clock_ && ns < clock_->time_ns + kClockNs) return *clock_;
+  auto fresh = dataplane_.clock();
+  if (fresh) clock_ = *fresh;
+  return fresh;
 }
 
 void Core::queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what,
@@ -543,6 +554,7 @@ void Core::commit() {
   write_edits();
   write_verdicts();
   write_edits();
+  write_services();
   publisher_.flush(now_ms());
   write_conntrack();
 }
@@ -564,7 +576,7 @@ void Core::write_verdicts() {
   if (fresh_.empty()) return;
   std::vector<VerdictEntry> entries;
   std::vector<FlowKey> passing;
-  const auto now = dataplane_.clock();
+  const auto now = recent_clock();
   const auto jiffies = now ? static_cast<std::uint32_t>(now->jiffies) : 0;
   const std::uint64_t ms = now_ms();
   entries.reserve(fresh_.size());
@@ -635,6 +647,14 @@ void Core::write_edits() {
   if (const auto status = dataplane_.edit(edits_); !status.ok())
     log_error("{}", status.error().message());
   edits_.clear();
+}
+
+// After write_actions(): they refer to actions.
+void Core::write_services() {
+  if (services_.empty()) return;
+  if (const auto status = dataplane_.put_services(services_); !status.ok())
+    log_debug("{}", status.error().message());
+  services_.clear();
 }
 
 void Core::write_conntrack() {
@@ -737,8 +757,8 @@ void Core::end_flow(const FlowKey& key, std::string_view reason) {
   if (flow == nullptr) return;
   if (flow->decided) {
     // Packets since the sweep looked are counted too.
-    if (const auto v = dataplane_.verdict(key); v && v->flow_id == flow->id) flow->count = v->count;
-    dataplane_.remove_verdict(key);
+    if (const auto v = dataplane_.take_verdict(key); v && v->flow_id == flow->id)
+      flow->count = v->count;
   }
   leave_sets(*flow);
   if (flow->action != 0 && reason != "reopened") remember_service(key, *flow, true);

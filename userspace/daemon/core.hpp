@@ -101,11 +101,13 @@ class Core {
   void leave_sets(Flow& flow);
   void mark_conntrack(const FlowKey& key, const Flow& flow);
   void remember_service(const FlowKey& key, Flow& flow, bool valid);
+  [[nodiscard]] Result<l7m_clock> recent_clock();
   void queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what,
                   const SamplingOverride* sampling = nullptr);
   void write_verdicts();
   void write_edits();
   void write_actions();
+  void write_services();
   void write_conntrack();
   void end_flow(const FlowKey& key, std::string_view reason);
   void emit(std::string_view type, const FlowKey& key, const Flow& flow,
@@ -139,6 +141,8 @@ class Core {
   FlowTable flows_;
   std::vector<FlowKey> fresh_;  // final answers without a verdict in the kernel yet
   std::vector<l7m_edit> edits_;
+  std::vector<ServiceEntry> services_;
+  std::optional<l7m_clock> clock_;
   struct ConntrackWork {
     ConntrackRequest request;
     std::uint8_t tries = 0;
