@@ -10,6 +10,7 @@
 #include <cstring>
 #include <memory>
 #include <span>
+#include <utility>
 
 #include "daemon/message.hpp"
 #include "daemon/sandbox.hpp"
@@ -31,6 +32,11 @@ std::uint64_t now_ns() {
 }
 
 constexpr int kIdleCheckMs = 500;
+
+// Where records come this fast, a wake-up for each costs more than what is in it: the worker lets
+// some gather. The kernel wakes nobody for a record behind one that has not been read.
+constexpr std::uint64_t kBusyRecordsPerMs = 16;
+constexpr long kGatherNs = 200'000;
 
 class Worker final : public ClassifierSink {
  public:
@@ -61,8 +67,12 @@ class Worker final : public ClassifierSink {
       const int ready = poll(fds, 2, kIdleCheckMs);
       if (ready < 0 && errno != EINTR) return 1;
       if ((fds[1].revents & (POLLHUP | POLLERR)) != 0) return 0;
-      ring_buffer__consume(ring_.get());
-      if (const std::uint64_t now = now_ns(); now >= next_idle) {
+      if (busy_) gather();
+      const int records = ring_buffer__consume(ring_.get());
+      const std::uint64_t now = now_ns();
+      busy_ = records > 0 && static_cast<std::uint64_t>(records) * 1'000'000 >
+                                 kBusyRecordsPerMs * (now - std::exchange(consumed_ns_, now));
+      if (now >= next_idle) {
         classifier_.idle(now);
         follow_wall_clock();
         next_idle = now + kIdleCheckMs * 1'000'000ULL;
@@ -90,6 +100,11 @@ class Worker final : public ClassifierSink {
   struct FreeRing {
     void operator()(ring_buffer* ring) const { ring_buffer__free(ring); }
   };
+
+  static void gather() {
+    const timespec pause{0, kGatherNs};
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, nullptr);
+  }
 
   static int on_record(void* context, void* data, std::size_t size) {
     // Nothing that a record can cause is worth losing the ones behind it.
@@ -167,6 +182,8 @@ class Worker final : public ClassifierSink {
   std::unique_ptr<ring_buffer, FreeRing> ring_;
   MessageWriter writer_;
   bool gone_ = false;
+  bool busy_ = false;              // by what the last round found
+  std::uint64_t consumed_ns_ = 0;  // when that was
 };
 
 }  // namespace
