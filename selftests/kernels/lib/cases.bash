@@ -4,9 +4,6 @@
 # shellcheck source=selftests/netns/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../../netns/lib.sh"
 
-# Made before the guest started: see initramfs_certificates.
-make_cert() { cp "/l7mark/certificates/$1.pem" "$LAB_DIR/$1.pem"; }
-
 pin_dir() { echo "/sys/fs/bpf/l7mark/$INSTANCE"; }
 
 # Programs and maps of ours that the kernel still holds, whoever refers to them. The guest has no

@@ -8,7 +8,8 @@
 
 # Programs that the cases call, and where Debian keeps what they load by name.
 guest_tools=(bash ip tc ss bridge ipset iptables iptables-nft iptables-legacy ip6tables ip6tables-nft
-	ip6tables-legacy nft conntrack bpftool xdp-loader openssl jq nsenter sysctl ping ps pgrep socat)
+	ip6tables-legacy nft conntrack bpftool xdp-loader openssl jq nsenter sysctl ping ps pgrep socat
+	tcpdump)
 guest_files=(/etc/protocols /etc/services /usr/lib/ssl/openssl.cnf /usr/lib/*/bpf/xdp-dispatcher.o
 	/usr/lib/*/bpf/xdpfilt_*.o /usr/lib/*/xtables/lib*.so)
 readonly guest_tools guest_files
@@ -20,7 +21,9 @@ guest_modules=(veth dummy tun 8021q sch_ingress sch_htb cls_bpf cls_fw cls_match
 	ip_set_hash_ipportip xt_set xt_mark xt_connmark xt_comment xt_tcpudp xt_conntrack
 	iptable_filter iptable_mangle iptable_nat iptable_raw ip6table_filter ip6table_mangle
 	nf_tables nft_compat nft_ct nft_counter nft_chain_nat nft_masq nft_set_hash
-	nft_set_rbtree nf_conntrack nf_conntrack_netlink nfnetlink xt_MASQUERADE xt_nat ipv6)
+	nft_set_rbtree nf_conntrack nf_conntrack_netlink nfnetlink xt_MASQUERADE xt_nat ipv6
+	nf_flow_table nf_flow_table_inet nf_flow_table_ipv4 nf_flow_table_ipv6 nft_flow_offload
+	xt_length af_packet)
 readonly guest_modules
 
 # Copies files to the same place below ROOT, links and what they point to.
@@ -85,7 +88,7 @@ initramfs_common() {
 	cp "$here/guest" "$root/init"
 	cp "$here"/cases/* "$root/l7mark/selftests/kernels/cases/"
 	cp "$here"/lib/{cases,attach,gateway}.bash "$root/l7mark/selftests/kernels/lib/"
-	cp "$here"/../netns/{lib,services}.sh "$root/l7mark/selftests/netns/"
+	cp "$here"/../netns/{lib,services,27-jumbo,41-flowtable}.sh "$root/l7mark/selftests/netns/"
 	initramfs_certificates "$root/l7mark/certificates"
 	echo "root:x:0:0:root:/root:/bin/bash" >"$root/etc/passwd"
 	echo "nobody:x:65534:65534:nobody:/:/bin/false" >>"$root/etc/passwd"
