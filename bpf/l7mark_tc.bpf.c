@@ -61,7 +61,7 @@ __attribute__((minsize)) L7M_FUNCTION int l7m_parse_packet(struct __sk_buff *skb
 	 */
 	asm volatile("" : "+r"(frame));
 	if (l7m_config.flags & L7M_CFG_REPLAY)
-		frame = skb->wire_len;
+		frame = l7m_replayed_frame(skb->wire_len);
 	result = l7m_parse(&c, &packet, version, frame, l7m_config.parse);
 	met->packet = packet;
 	l7m_meet(skb, hook, met);

@@ -519,6 +519,16 @@ static __always_inline int l7m_parse_transport(struct l7m_cursor *c, struct l7m_
 }
 
 /*
+ * A capture that is replayed: a program run is told of at most so many bytes (skb->wire_len;
+ * net/bpf/test_run.c: GSO_LEGACY_MAX_SIZE), which may be a few headers less than the frame had.
+ */
+#define L7M_REPLAY_MAX 65536
+static __always_inline __u32 l7m_replayed_frame(__u32 told)
+{
+	return told < L7M_REPLAY_MAX ? told : L7M_REPLAY_MAX + 256;
+}
+
+/*
  * The whole way. The cursor stands on the frame's start and ends anywhere. `version` is 0 for a
  * frame with an Ethernet header, else that of the IP header it begins with. `frame` is the length
  * of the frame in bytes, which may be more than what the cursor can read. The packet must be

@@ -21,7 +21,6 @@ namespace {
 // What a program run takes of a packet on every kernel: a page less its overhead. Headers and all
 // that is ever copied fit; the length on the wire goes beside it.
 constexpr std::size_t kMaxRun = 3072;
-constexpr std::uint32_t kMaxWireLength = 65536;
 
 struct RingBuffer {
   void operator()(ring_buffer* ring) const { ring_buffer__free(ring); }
@@ -134,21 +133,21 @@ struct KernelPath::State : ClassifierSink {
     return 0;
   }
 
-  // A made-up Ethernet header is longer than what the capture had, and a run can't be told of a
-  // packet that is shorter than its bytes: what was counted too much is taken off at the end.
-  void note_excess(const CapturedPacket& captured) {
+  // A made-up Ethernet header is longer than what the capture had, a run can't be told of a packet
+  // that is shorter than its bytes, nor of one of 64 KiB and a header: what was counted too much or
+  // too little, modulo 2^64, is taken off at the end.
+  void note_excess(const CapturedPacket& captured, std::uint32_t told) {
     l7m_packet packet{};
     const std::uint8_t* start = captured.frame.data();
     l7m_cursor cursor{start, start + captured.frame.size(), 0, nullptr};
-    if (l7m_parse(&cursor, &packet, 0, static_cast<std::uint32_t>(captured.frame.size()), parse) !=
-            L7M_PARSE_OK ||
+    if (l7m_parse(&cursor, &packet, 0, l7m_replayed_frame(told), parse) != L7M_PARSE_OK ||
         packet.fragment == L7M_FRAGMENT_LATER)
       return;
     l7m_map_ipv4(&packet);
     FlowKey key;
     const int sender = l7m_make_key(&packet, &key.raw);
     auto& [first, second] = excess[key];
-    (sender == 0 ? first : second) += captured.frame.size() - captured.bytes;
+    (sender == 0 ? first : second) += std::uint64_t{told} - captured.bytes;
   }
 };
 
@@ -210,10 +209,11 @@ Result<KernelPath> KernelPath::make(const PathOptions& options, std::uint32_t ex
 Status KernelPath::packet(const CapturedPacket& captured) {
   State& state = *state_;
   state.time_ns = captured.time_ns;
-  if (captured.bytes < captured.frame.size()) state.note_excess(captured);
   __sk_buff context{};
-  context.wire_len = std::min(
-      std::max(captured.bytes, static_cast<std::uint32_t>(captured.frame.size())), kMaxWireLength);
+  context.wire_len =
+      std::min(std::max(captured.bytes, static_cast<std::uint32_t>(captured.frame.size())),
+               std::uint32_t{L7M_REPLAY_MAX});
+  if (context.wire_len != captured.bytes) state.note_excess(captured, context.wire_len);
   LIBBPF_OPTS(
       bpf_test_run_opts, run, .data_in = captured.frame.data(),
       .data_size_in = static_cast<__u32>(std::min<std::size_t>(captured.frame.size(), kMaxRun)),
