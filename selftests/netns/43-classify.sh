@@ -69,6 +69,39 @@ packets=$(tcpdump -nr "$LAB_DIR/lab.pcap" 'tcp or udp' 2>/dev/null | wc -l)
 equal "packets of all flows, as tcpdump counts them" \
 	"$(jq -s 'map(select(.proto == "tcp" or .proto == "udp") | .packets) | add' "$LAB_DIR/out.txt")" "$packets"
 
+# A machine to itself sends packets of 64 KiB, and so much as its headers is more than a run can be told.
+spawn gateway sink socat -u -b 65536 UDP-RECV:9000,bind=127.0.0.1 OPEN:/dev/null
+wait_for 10 in_ns gateway bash -c 'ss -lun | grep -q 127.0.0.1:9000' || fail "the sink does not start"
+spawn gateway tcpdump-long tcpdump -Z root --immediate-mode -ni lo -s 0 -U -w "$LAB_DIR/long.pcap" udp port 9000
+recorder=$SPAWNED
+spawn gateway tcpdump-short tcpdump -Z root --immediate-mode -ni lo -s 256 -U -w "$LAB_DIR/short.pcap" udp port 9000
+short_recorder=$SPAWNED
+wait_for 10 test -s "$LAB_DIR/long.pcap" -a -s "$LAB_DIR/short.pcap" || fail "tcpdump does not start"
+echo hello >"$LAB_DIR/greeting"
+head -c $((4 * 65507)) /dev/zero >"$LAB_DIR/zeros"
+for file in "$LAB_DIR/zeros" "$LAB_DIR/greeting"; do
+	in_ns gateway socat -u -b 65507 "OPEN:$file" UDP:127.0.0.1:9000 || fail "cannot send to the sink"
+done
+sleep 0.5
+hang_up "$recorder"
+hang_up "$short_recorder"
+packets=$(tcpdump -nr "$LAB_DIR/long.pcap" 2>/dev/null | wc -l)
+expect "there are packets beyond 64 KiB" test "$(tcpdump -nr "$LAB_DIR/long.pcap" greater 65537 2>/dev/null | wc -l)" -gt 0
+for path in kernel user; do
+	classify --path $path "$LAB_DIR/long.pcap" >/dev/null
+	cp "$LAB_DIR/out.txt" "$LAB_DIR/$path.txt"
+	equal "$path: packets with those beyond 64 KiB" "$(jq -s 'map(.packets) | add' "$LAB_DIR/out.txt")" "$packets"
+done
+expect "both count their bytes alike" diff "$LAB_DIR/kernel.txt" "$LAB_DIR/user.txt"
+
+# With a short snap length: what was recorded whole counts, as for ndpiReader, and the rest is told.
+packets=$(tcpdump -nr "$LAB_DIR/short.pcap" less 256 2>/dev/null | wc -l)
+for path in kernel user; do
+	equal "$path, a short snap length: status" "$(classify --path $path "$LAB_DIR/short.pcap")" 0
+	equal "$path, a short snap length: packets" "$(jq -s 'map(.packets) | add' "$LAB_DIR/out.txt")" "$packets"
+	expect "$path, a short snap length: and a warning" grep -qF "recorded only in part" "$LAB_DIR/err.txt"
+done
+
 # Several captures in one run: each line tells which.
 cp "$LAB_DIR/lab.pcap" "$LAB_DIR/copy.pcap"
 equal "two captures" "$(classify "$LAB_DIR/lab.pcap" "$LAB_DIR/copy.pcap")" 0

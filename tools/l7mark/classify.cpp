@@ -150,6 +150,11 @@ Status classify_one(const std::string& file, const Setup& setup, const Options& 
   print_flows(**path, std::filesystem::path(file).filename().string(), setup, options.format);
   if (const auto& problem = reader->problem())
     log_warning("{}; its first {} packets were classified", problem->message(), reader->packets());
+  if (reader->shortened() > 0)
+    log_warning(
+        "{}: {} of {} packets were recorded only in part and are left out; record with tcpdump -s "
+        "0",
+        file, reader->shortened(), reader->packets());
   return success();
 }
 

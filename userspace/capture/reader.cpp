@@ -22,6 +22,7 @@ struct CaptureReader::State {
   std::optional<Error> problem;
   std::uint64_t packets = 0;
   std::uint64_t skipped = 0;
+  std::uint64_t shortened = 0;
   bool ended = false;
 };
 
@@ -60,6 +61,7 @@ std::optional<CapturedPacket> CaptureReader::next() {
       break;
     }
     ++state.packets;
+    if (header->caplen < header->len) ++state.shortened;
     const auto frame = to_ethernet(state.link_type, {data, header->caplen}, state.frame);
     if (frame.empty()) {
       ++state.skipped;
@@ -81,6 +83,9 @@ std::uint64_t CaptureReader::packets() const {
 }
 std::uint64_t CaptureReader::skipped() const {
   return state_->skipped;
+}
+std::uint64_t CaptureReader::shortened() const {
+  return state_->shortened;
 }
 
 }  // namespace l7mark

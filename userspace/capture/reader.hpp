@@ -46,9 +46,12 @@ class CaptureReader {
   // link types). What was read before is good.
   [[nodiscard]] const std::optional<Error>& problem() const;
 
-  // Packets read so far, and of them those that could not be turned into a frame.
+  // Packets read so far; of them those that could not be turned into a frame, and those that were
+  // recorded with a snap length shorter than they were. The parser refuses these as ndpiReader
+  // does, unless only padding is missing.
   [[nodiscard]] std::uint64_t packets() const;
   [[nodiscard]] std::uint64_t skipped() const;
+  [[nodiscard]] std::uint64_t shortened() const;
 
  private:
   struct State;
