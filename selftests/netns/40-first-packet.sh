@@ -9,7 +9,7 @@ set -euo pipefail
 
 lab_start first
 need bpftool dig dnsmasq getent openssl socat unshare
-# policy SERVICES HINTS
+# policy SERVICES HINTS [HOSTNAME]: of the class of films.
 policy() {
 	write_policy first <<END
 {
@@ -18,7 +18,7 @@ policy() {
   "first_packet": { "services": $1, "hints": $2 },
   "classes": [
     { "name": "meetings", "match": { "applications": ["Zoom"] }, "mark": "0x10/0xf0" },
-    { "name": "films", "match": { "hostnames": ["*.films.test"] }, "mark": "0x20/0xf0" }
+    { "name": "films", "match": { "hostnames": ["${3:-*.films.test}"] }, "mark": "0x20/0xf0" }
   ]
 }
 END
@@ -26,11 +26,12 @@ END
 # Addresses for one part each, so that no part knows anything from another.
 SHARED4=198.51.100.12 SHARED6=2001:db8:5::12
 OFF4=198.51.100.13 OFF6=2001:db8:5::13
-for address in $SHARED4/32 $OFF4/32; do in_ns server ip addr add "$address" dev lo; done
+LATER4=198.51.100.14
+for address in $SHARED4/32 $OFF4/32 $LATER4/32; do in_ns server ip addr add "$address" dev lo; done
 for address in $SHARED6/128 $OFF6/128; do in_ns server ip addr add "$address" dev lo nodad; done
 serve_dns us05web.zoom.us=$OTHER4 us05web.zoom.us=$OTHER6 \
 	us06web.zoom.us=$SHARED4 us06web.zoom.us=$SHARED6 www.films.test=$SHARED4 www.films.test=$SHARED6 \
-	us07web.zoom.us=$OFF4 us07web.zoom.us=$OFF6
+	us07web.zoom.us=$OFF4 us07web.zoom.us=$OFF6 www.plays.test=$LATER4
 serve_tls_echo 443 us04web.zoom.us
 
 # PREROUTING comes right after our program at lan0.
@@ -157,6 +158,19 @@ connect "IPv4: a flow to a shared address" shared4 us06web.zoom.us $SHARED4 0x0
 connect "IPv6: the same" shared6 us06web.zoom.us $SHARED6 0x0
 equal "nothing marked it first" "$(told_by $SHARED4)" "1 nothing"
 expect_soon "its content does" 15 meets shared4 4
+
+# --- a name that only a later policy knows ------------------------------------------------------------
+equal "a name of no class" "$(ask www.plays.test)" "$LATER4"
+expect_soon "the daemon has seen the answer" 10 asked www.plays.test
+connect "a name of no class: a flow" plays-before www.plays.test $LATER4 0x0
+policy true true '*.plays.test' >/dev/null
+expect "a policy that has a class for it is loaded" l7mark reload
+equal "the name asked for again" "$(ask www.plays.test)" "$LATER4"
+expect_soon "its promise is in the kernel" 10 learnt hints $LATER4
+connect "a name that has a class now: a flow" plays-after www.plays.test $LATER4 0x20
+policy true true >/dev/null
+expect "a policy without it is loaded again" l7mark reload
+connect "a name whose class is gone: a flow" plays-gone www.plays.test $LATER4 0x0
 
 # --- turned off --------------------------------------------------------------------------------------
 policy false false >/dev/null
