@@ -53,6 +53,14 @@ static __always_inline __u8 l7m_wanted_whole(const struct l7m_candidate *c,
 	return (__u8)s->whole_plain;
 }
 
+/* Answers are read for the names that they tell of addresses: none may be cut. */
+static __always_inline int l7m_is_dns(const struct l7m_packet *p)
+{
+	const __be16 dns = L7M_BE16(53);
+
+	return p->protocol == L7M_PROTO_UDP && (p->sport == dns || p->dport == dns);
+}
+
 /*
  * How many bytes of the frame to copy: 0 for a packet that is not wanted. The caller counts the
  * packet by l7m_count_sample() only if the copy went out, so that a full ring costs a flow a packet
@@ -68,8 +76,9 @@ static __always_inline __u32 l7m_sample_length(const struct l7m_candidate *c,
 		return c->first_sent ? 0 : s->whole_snaplen;
 	if (c->sampled >= c->packets)
 		return 0;
-	return c->sampled < l7m_wanted_whole(c, p, s) || !c->first_sent ? s->whole_snaplen
-									: s->snaplen;
+	if (c->sampled < l7m_wanted_whole(c, p, s) || !c->first_sent || l7m_is_dns(p))
+		return s->whole_snaplen;
+	return s->snaplen;
 }
 
 static __always_inline void l7m_count_sample(struct l7m_candidate *c, const struct l7m_packet *p,

@@ -417,6 +417,28 @@ TEST_F(Flow, CutsSoonerWhereNoHandshakeBegan) {
   EXPECT_THAT(lengths(other, 'G'), testing::ElementsAre(554, 100, 100, 100));
 }
 
+// A DNS answer is read whole, whichever of its flow's packets it is.
+TEST_F(Flow, DnsIsNotCut) {
+  plane_->set([](l7m_settings& settings) {
+    settings.whole = settings.whole_plain = 1;
+    settings.snaplen = 100;
+  });
+  const auto last_length = [&](const Endpoints& ends) {
+    std::vector<Record> records;
+    for (unsigned i = 0; i < 3; ++i) {
+      ingress(ethernet(udp(ends, Bytes(30, 1))));
+      ingress(ethernet(udp(ends.reversed(), Bytes(400, 1))));
+      records = plane_->records();
+    }
+    return records.empty() ? 0 : records.back().data.size();
+  };
+  Endpoints resolver = k4;
+  resolver.dport = 53;
+  EXPECT_EQ(last_length(resolver), 442U);
+  resolver.dport = 54;
+  EXPECT_EQ(last_length(resolver), 100U);
+}
+
 // XDP and TC say the same of the same packets, but for clocks and chance.
 TEST_F(Flow, XdpSamplesAsTcDoes) {
   const std::vector<Bytes> packets = {
