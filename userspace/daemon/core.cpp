@@ -17,6 +17,8 @@ namespace l7mark {
 namespace {
 
 constexpr std::uint64_t kSweepMs = 5000;
+// A sweep looks at so many flows, a fraction of a millisecond's work, before it lets answers by.
+constexpr std::size_t kSweepFlows = 256;
 // A flow that only has a first answer, and whose worker or candidate is gone, is let go after this.
 constexpr std::uint64_t kUndecidedLifeMs = 180'000;
 // Promises of a name are believed so long at most, however long DNS lets them live.
@@ -704,13 +706,20 @@ void Core::tick() {
   publisher_.tick(ms);
 }
 
+void Core::breathe_each(std::size_t& count) {
+  if (++count % kSweepFlows == 0 && events_.breathe) events_.breathe();
+}
+
+// Of a big table it takes longer than an answer may wait: flows come and go while it breathes.
 void Core::sweep() {
   const auto now = dataplane_.clock();
   if (!now) return;
   const std::uint64_t ms = now_ms();
-  std::vector<FlowKey> ended;
+  std::vector<std::pair<FlowKey, std::uint64_t>> ended;
   std::vector<FlowKey> strays;
+  std::size_t count = 0;
   const auto status = dataplane_.for_each_verdict([&](const FlowKey& key, const l7m_verdict& v) {
+    breathe_each(count);
     Flow* flow = flows_.find(key);
     if (flow == nullptr || flow->id != v.flow_id) {
       if (flow == nullptr) strays.push_back(key);
@@ -722,10 +731,11 @@ void Core::sweep() {
     flow->last_ms = ms > age ? ms - age : 0;
     if (flow->entries)
       for (const EntryId id : *flow->entries) publisher_.seen(id, flow->last_ms, ms);
-    if (age > timeout_ms(key, flow->flags)) ended.push_back(key);
+    if (age > timeout_ms(key, flow->flags)) ended.emplace_back(key, flow->id);
   });
   if (!status.ok()) log_error("{}", status.error().message());
-  for (const FlowKey& key : strays) dataplane_.remove_verdict(key);
+  for (const FlowKey& key : strays)
+    if (flows_.find(key) == nullptr) dataplane_.remove_verdict(key);
   const std::uint64_t renew_s = policy_->first_packet.timeout / 2;
   for (auto& [key, flow] : flows_) {
     if (flow.decided) {
@@ -742,11 +752,13 @@ void Core::sweep() {
       if (flow.entries)
         for (const EntryId id : *flow.entries) publisher_.seen(id, flow.last_ms, ms);
     }
-    if (ms > flow.last_ms + kUndecidedLifeMs) ended.push_back(key);
+    if (ms > flow.last_ms + kUndecidedLifeMs) ended.emplace_back(key, flow.id);
   }
-  for (const FlowKey& key : ended) {
+  for (const auto& [key, id] : ended) {
+    breathe_each(count);
     const Flow* flow = flows_.find(key);
-    end_flow(key, flow != nullptr && (flow->flags & L7M_FLOW_CLOSED) != 0 ? "closed" : "idle");
+    if (flow == nullptr || flow->id != id) continue;
+    end_flow(key, (flow->flags & L7M_FLOW_CLOSED) != 0 ? "closed" : "idle");
   }
   for (auto hint = hints_.begin(); hint != hints_.end();)
     hint = hint->second.expires_ms <= ms ? hints_.erase(hint) : std::next(hint);

@@ -55,6 +55,9 @@ class Core {
   struct Events {
     std::function<bool()> wants_events;
     std::function<void(std::string_view line)> publish_event;
+    // Called now and then by work that takes long: whoever calls tick() does what is waiting,
+    // on_messages() and commit() included.
+    std::function<void()> breathe;
   };
 
   Core(Dataplane& dataplane, std::shared_ptr<const Policy> policy, RecordNames names,
@@ -115,6 +118,7 @@ class Core {
   [[nodiscard]] nlohmann::ordered_json record(const FlowKey& key, const Flow& flow) const;
   void log_flow(const FlowKey& key, const Flow& flow) const;
   void sweep();
+  void breathe_each(std::size_t& count);
   void rematch();
   // Makes or adopts the sets of an action, once.
   Result<std::vector<TargetId>> make_targets(const EffectiveAction& action,

@@ -175,7 +175,11 @@ Status Daemon::start_parts(const LoadedPolicy& loaded) {
   core_ = std::make_unique<Core>(
       *dataplane_, loaded.policy, loaded.names, JiffiesClock(*first, *second),
       Core::Events{[this] { return control_->has_followers(); },
-                   [this](std::string_view line) { control_->publish(line); }},
+                   [this](std::string_view line) { control_->publish(line); },
+                   [this] {
+                     workers_->process(kSendsPerRound);
+                     core_->commit();
+                   }},
       before.sets);
   L7MARK_TRY(core_->start());
   remember();
