@@ -25,8 +25,10 @@ struct {
 	__type(value, struct l7m_verdict);
 } flows4 SEC(".maps");
 
+/* Memory as it fills: reserved for both families, a table for a million flows would take twice. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, L7M_DEFAULT_FLOWS);
 	__type(key, struct l7m_key);
 	__type(value, struct l7m_verdict);

@@ -250,7 +250,7 @@ Status Core::reload(const std::shared_ptr<const Policy>& policy, RecordNames nam
 void Core::rematch() {
   std::vector<FlowKey> keys;
   keys.reserve(flows_.size());
-  for (const auto& [key, flow] : flows_) keys.push_back(key);
+  flows_.for_each([&](const FlowKey& key, const Flow&) { keys.push_back(key); });
   for (const FlowKey& key : keys) {
     Flow* flow = flows_.find(key);
     if (flow == nullptr) continue;
@@ -295,24 +295,26 @@ Status Core::adopt() {
     flows_.reserve_id(verdict.flow_id);
     Flow& flow = flows_.at(key);
     flow.id = verdict.flow_id;
-    flow.application = verdict.application;
-    flow.master = verdict.master;
-    flow.category = names_.catalog.application_category(verdict.application);
+    Finding finding;
+    finding.application = verdict.application;
+    finding.master = verdict.master;
+    finding.category = names_.catalog.application_category(verdict.application);
     flow.state =
         verdict.state < L7M_STATES ? static_cast<FlowState>(verdict.state) : FlowState::guessed;
     flow.initiator = flow.client = verdict.initiator & 1;
     flow.flags = verdict.flags;
-    flow.count = verdict.count;
+    flow.set_since(verdict.count);
     flow.decided = true;
     const std::uint64_t age = jiffies_.age_ms(verdict.last_seen, *now);
     flow.last_ms = ms > age ? ms - age : 0;
     flow.first_ns = flow.last_ms * 1'000'000;
-    std::string name = names_.catalog.application_name(flow.application);
-    if (flow.master != 0 && flow.master != flow.application && flow.application != 0)
-      name.insert(0, names_.catalog.application_name(flow.master) + ".");
-    else if (flow.application == 0 && flow.master != 0)
-      name = names_.catalog.application_name(flow.master);
-    flow.name = flows_.intern(name.empty() ? "Unknown" : name);
+    std::string name = names_.catalog.application_name(finding.application);
+    if (finding.master != 0 && finding.master != finding.application && finding.application != 0)
+      name.insert(0, names_.catalog.application_name(finding.master) + ".");
+    else if (finding.application == 0 && finding.master != 0)
+      name = names_.catalog.application_name(finding.master);
+    finding.name = flows_.intern(name.empty() ? "Unknown" : name);
+    flows_.set_finding(flow, std::move(finding));
     ++counters_.adopted;
   }
   rematch();
@@ -383,8 +385,8 @@ void Core::remember_service(const FlowKey& key, Flow& flow, bool valid) {
   const auto now = recent_clock();
   if (!now) return;
   l7m_promise promise{};
-  promise.application = flow.application;
-  promise.master = flow.master;
+  promise.application = flow.found().application;
+  promise.master = flow.found().master;
   promise.action = ActionTable::index(flow.action, FlowState::provisional);
   promise.expires =
       valid ? jiffies_.later(*now, std::uint64_t{policy_->first_packet.timeout} * 1000) : 0;
@@ -410,8 +412,8 @@ void Core::queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what,
   edit.what = what;
   edit.action = ActionTable::index(flow.action, flow.state);
   edit.state = static_cast<std::uint8_t>(flow.state);
-  edit.application = flow.application;
-  edit.master = flow.master;
+  edit.application = flow.found().application;
+  edit.master = flow.found().master;
   if (sampling != nullptr) {
     edit.what |= L7M_EDIT_PACKETS;
     edit.packets = sampling->packets;
@@ -443,7 +445,7 @@ void Core::on_answer(Answer&& answer) {
   const bool fresh = flows_.find(key) == nullptr;
   Flow& flow = flows_.at(key);
   if (fresh) ++counters_.flows_begun;
-  const std::string* name_before = flow.name;
+  const std::string* name_before = flow.found().name;
   const bool was_decided = flow.decided;
   const FlowState state_before = flow.state;
   update_flow(flow, key, answer, flows_);
@@ -454,7 +456,7 @@ void Core::on_answer(Answer&& answer) {
 
   const std::uint8_t what = L7M_EDIT_ACTION | L7M_EDIT_STATE | L7M_EDIT_APPLICATION;
   if (!last) {
-    queue_edit(key, flow, what, policy_->sampling.override_for(flow.application));
+    queue_edit(key, flow, what, policy_->sampling.override_for(flow.found().application));
   } else if (was_decided) {
     queue_edit(key, flow, what);
   } else {
@@ -465,7 +467,7 @@ void Core::on_answer(Answer&& answer) {
 
   if (fresh) {
     emit("flow", key, flow);
-  } else if (flow.name != name_before || flow.action != action_before ||
+  } else if (flow.found().name != name_before || flow.action != action_before ||
              flow.state != state_before) {
     emit("update", key, flow);
   }
@@ -517,7 +519,7 @@ void Core::on_hint(const DnsHint& hint) {
 void Core::on_reopened(const Reopened& reopened) {
   Flow* flow = flows_.find(reopened.key);
   if (flow == nullptr) return;
-  flow->count = reopened.count;
+  flow->set_since(reopened.count);
   flow->decided = false;  // the kernel has forgotten it: what is there now is another's
   end_flow(reopened.key, "reopened");
 }
@@ -526,7 +528,11 @@ void Core::on_worker_died(std::uint32_t worker, const std::optional<FlowKey>& cu
   if (culprit) {
     Flow& flow = flows_.at(*culprit);
     flow.state = FlowState::guessed;
-    if (flow.name == nullptr) flow.name = flows_.intern("Unknown");
+    if (flow.finding == nullptr) {
+      Finding unknown;
+      unknown.name = flows_.intern("Unknown");
+      flows_.set_finding(flow, std::move(unknown));
+    }
     flow.last_ms = now_ms();
     if (!flow.decided) fresh_.push_back(*culprit);
   }
@@ -594,8 +600,8 @@ void Core::write_verdicts() {
     entry.key = key;
     entry.verdict.last_seen = jiffies;
     entry.verdict.action = ActionTable::index(flow->action, flow->state);
-    entry.verdict.application = flow->application;
-    entry.verdict.master = flow->master;
+    entry.verdict.application = flow->found().application;
+    entry.verdict.master = flow->found().master;
     entry.verdict.state = static_cast<std::uint8_t>(flow->state);
     entry.verdict.initiator = flow->initiator;
     entry.verdict.flow_id = flow->id;
@@ -626,7 +632,7 @@ void Core::write_verdicts() {
     Flow* flow = flows_.find(entry.key);
     if (flow == nullptr || !flow->decided) continue;
     if (const auto candidate = dataplane_.take_candidate(entry.key)) {
-      if (candidate->id == flow->candidate_id) flow->base = candidate->count;
+      if (candidate->id == flow->candidate_id) flow->set_before(candidate->count);
       flow->flags |= candidate->flags;
       const bool promised = (candidate->flags & (L7M_FLOW_SERVICE | L7M_FLOW_HINT)) != 0;
       if (promised) {
@@ -726,7 +732,7 @@ void Core::sweep() {
       return;
     }
     const std::uint64_t age = jiffies_.age_ms(v.last_seen, *now);
-    flow->count = v.count;
+    flow->set_since(v.count);
     flow->flags |= v.flags;
     flow->last_ms = ms > age ? ms - age : 0;
     if (flow->entries)
@@ -737,23 +743,23 @@ void Core::sweep() {
   for (const FlowKey& key : strays)
     if (flows_.find(key) == nullptr) dataplane_.remove_verdict(key);
   const std::uint64_t renew_s = policy_->first_packet.timeout / 2;
-  for (auto& [key, flow] : flows_) {
+  flows_.for_each([&](const FlowKey& key, Flow& flow) {
     if (flow.decided) {
       if (flow.action != 0 && ms / 1000 > flow.service_s + renew_s &&
           flow.last_ms / 1000 + renew_s > ms / 1000)
         remember_service(key, flow, true);
-      continue;
+      return;
     }
     const auto candidate = dataplane_.candidate(key);
     if (candidate && candidate->id == flow.candidate_id) {
-      flow.base = candidate->count;
+      flow.set_before(candidate->count);
       const std::uint64_t age = jiffies_.age_ms(candidate->last_seen, *now);
       flow.last_ms = ms > age ? ms - age : 0;
       if (flow.entries)
         for (const EntryId id : *flow.entries) publisher_.seen(id, flow.last_ms, ms);
     }
     if (ms > flow.last_ms + kUndecidedLifeMs) ended.emplace_back(key, flow.id);
-  }
+  });
   for (const auto& [key, id] : ended) {
     breathe_each(count);
     const Flow* flow = flows_.find(key);
@@ -770,7 +776,7 @@ void Core::end_flow(const FlowKey& key, std::string_view reason) {
   if (flow->decided) {
     // Packets since the sweep looked are counted too.
     if (const auto v = dataplane_.take_verdict(key); v && v->flow_id == flow->id)
-      flow->count = v->count;
+      flow->set_since(v->count);
   }
   leave_sets(*flow);
   if (flow->action != 0 && reason != "reopened") remember_service(key, *flow, true);

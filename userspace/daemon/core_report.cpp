@@ -55,7 +55,7 @@ nlohmann::ordered_json actions_json(const PolicyClass& c) {
 nlohmann::ordered_json Core::record(const FlowKey& key, const Flow& flow) const {
   RecordContext context;
   context.class_name = actions_.effective(flow.action).class_name;
-  context.count = flow.total();
+  context.count = flow.total;
   context.sampled_packets = flow.sampled_packets;
   context.sampled_bytes = flow.sampled_bytes;
   nlohmann::ordered_json out = to_json(answer_of(key, flow), context, names_);
@@ -90,15 +90,15 @@ void Core::log_flow(const FlowKey& key, const Flow& flow) const {
   const FlowFacts facts = facts_of(key, flow);
   std::string risks;
   for (unsigned bit = 0; bit < 64; ++bit) {
-    if ((flow.risks >> bit & 1) == 0) continue;
+    if ((facts.risks >> bit & 1) == 0) continue;
     if (!risks.empty()) risks += ", ";
     risks += names_.catalog.risk_name(static_cast<std::uint16_t>(bit));
   }
   log_info("class {}: {} {}:{} to {}:{}, {}{}{}{}{}", actions_.effective(flow.action).class_name,
            protocol_name(facts.protocol), facts.client.to_string(), facts.client_port,
            facts.server.to_string(), facts.server_port,
-           flow.name != nullptr ? *flow.name : "Unknown", flow.hostname.empty() ? "" : " ",
-           flow.hostname, risks.empty() ? "" : "; ", risks);
+           flow.found().name != nullptr ? *flow.found().name : "Unknown",
+           facts.hostname.empty() ? "" : " ", facts.hostname, risks.empty() ? "" : "; ", risks);
 }
 
 std::function<std::optional<nlohmann::ordered_json>()> Core::records() {
@@ -106,7 +106,7 @@ std::function<std::optional<nlohmann::ordered_json>()> Core::records() {
   sweep();
   std::vector<FlowKey> keys;
   keys.reserve(flows_.size());
-  for (const auto& [key, flow] : flows_) keys.push_back(key);
+  flows_.for_each([&](const FlowKey& key, const Flow&) { keys.push_back(key); });
   return [this, keys = std::move(keys),
           next = std::size_t{0}]() mutable -> std::optional<nlohmann::ordered_json> {
     while (next < keys.size()) {
@@ -128,7 +128,7 @@ void Core::status(nlohmann::ordered_json& out) {
     packets += tally.packets;
     bytes += tally.bytes;
   }
-  for (const auto& [key, flow] : flows_) {
+  flows_.for_each([&](const FlowKey&, const Flow& flow) {
     const std::string& name = actions_.effective(flow.action).class_name;
     Tally& tally = classes[name];
     ++tally.flows;
@@ -138,7 +138,7 @@ void Core::status(nlohmann::ordered_json& out) {
     bytes += flow.bytes();
     ++live[name];
     ++by_state[static_cast<std::size_t>(flow.state)];
-  }
+  });
   std::uint64_t candidates = 0;
   const auto walked =
       dataplane_.for_each_candidate([&](const FlowKey& key, const l7m_candidate& c) {

@@ -4,78 +4,196 @@
 #include <algorithm>
 #include <cstring>
 #include <iterator>
+#include <limits>
 
 namespace l7mark {
 
 namespace {
 
-bool is_empty(const FlowDetails& d) {
-  return d.alpn.empty() && d.ja3_client.empty() && d.ja3_server.empty() && d.ja4_client.empty() &&
-         d.tls_cipher.empty() && d.tls_subject.empty() && d.tls_issuer.empty() &&
-         d.user_agent.empty() && d.http_url.empty() && d.dns_query.empty() &&
-         d.bittorrent_hash.empty() && d.tls_version == 0 && d.tls_cipher_id == 0 &&
-         d.tls_not_before == 0 && d.tls_not_after == 0;
+bool same(const l7m_key4& a, const l7m_key4& b) {
+  return std::memcmp(&a, &b, sizeof(a)) == 0;
+}
+bool same(const FlowKey& a, const FlowKey& b) {
+  return a == b;
+}
+
+std::size_t hash_of(const FlowKey& key) {
+  return std::hash<FlowKey>()(key);
+}
+std::size_t hash_of(const l7m_key4& key) {
+  std::uint64_t words[2];
+  std::memcpy(words, &key, sizeof(words));
+  std::uint64_t h = 0x9e3779b97f4a7c15ULL;
+  for (const std::uint64_t word : words) {
+    h ^= word;
+    h *= 0xff51afd7ed558ccdULL;
+    h ^= h >> 32;
+  }
+  return h;
+}
+
+l7m_key4 short_key(const FlowKey& key) {
+  l7m_key4 out;
+  l7m_key_to_v4(&key.raw, &out);
+  return out;
+}
+bool is_v4(const FlowKey& key) {
+  return l7m_key_is_v4(&key.raw) != 0;
 }
 
 }  // namespace
 
-l7m_counters Flow::total() const {
-  l7m_counters out = base;
+// --- a flow --------------------------------------------------------------------------------------
+
+const Finding& Flow::found() const {
+  static const Finding nothing;
+  return finding != nullptr ? *finding : nothing;
+}
+
+void Flow::set_before(const l7m_counters& count) {
+  total = count;
+  const auto cut = [](std::uint64_t value) {
+    return static_cast<std::uint32_t>(
+        std::min<std::uint64_t>(value, std::numeric_limits<std::uint32_t>::max()));
+  };
   for (int i = 0; i < 2; ++i) {
-    out.packets[i] += count.packets[i];
-    out.bytes[i] += count.bytes[i];
+    before[i] = cut(count.packets[i]);
+    before[2 + i] = cut(count.bytes[i]);
   }
-  return out;
 }
 
-std::uint64_t Flow::packets() const {
-  return base.packets[0] + base.packets[1] + count.packets[0] + count.packets[1];
+void Flow::set_since(const l7m_counters& count) {
+  for (int i = 0; i < 2; ++i) {
+    total.packets[i] = before[i] + count.packets[i];
+    total.bytes[i] = before[2 + i] + count.bytes[i];
+  }
 }
 
-std::uint64_t Flow::bytes() const {
-  return base.bytes[0] + base.bytes[1] + count.bytes[0] + count.bytes[1];
+// --- the arenas ----------------------------------------------------------------------------------
+
+template <class Key>
+std::size_t FlowTable::Arena<Key>::bucket_of(const Key& key) const {
+  return hash_of(key) & (buckets_.size() - 1);
 }
+
+template <class Key>
+Flow* FlowTable::Arena<Key>::find(const Key& key) {
+  if (buckets_.empty()) return nullptr;
+  for (std::uint32_t i = buckets_[bucket_of(key)]; i != kNone; i = at(i).next)
+    if (same(at(i).key, key)) return &at(i).flow;
+  return nullptr;
+}
+
+template <class Key>
+void FlowTable::Arena<Key>::grow() {
+  buckets_.assign(std::max<std::size_t>(kPiece, buckets_.size() * 2), kNone);
+  for (std::uint32_t i = 0; i < made_; ++i) {
+    Place& place = at(i);
+    if (!place.used) continue;
+    std::uint32_t& bucket = buckets_[bucket_of(place.key)];
+    place.next = bucket;
+    bucket = i;
+  }
+}
+
+// The key is not there yet.
+template <class Key>
+Flow& FlowTable::Arena<Key>::insert(const Key& key) {
+  if (size_ >= buckets_.size()) grow();
+  std::uint32_t number = free_;
+  if (number != kNone) {
+    free_ = at(number).next;
+  } else {
+    number = made_++;
+    if (number % kPiece == 0) pieces_.push_back(std::make_unique<Place[]>(kPiece));
+  }
+  Place& place = at(number);
+  place.key = key;
+  place.used = true;
+  std::uint32_t& bucket = buckets_[bucket_of(key)];
+  place.next = bucket;
+  bucket = number;
+  ++size_;
+  return place.flow;
+}
+
+template <class Key>
+void FlowTable::Arena<Key>::erase(const Key& key, FindingTable& findings) {
+  if (buckets_.empty()) return;
+  std::uint32_t* link = &buckets_[bucket_of(key)];
+  while (*link != kNone && !same(at(*link).key, key)) link = &at(*link).next;
+  if (*link == kNone) return;
+  const std::uint32_t number = *link;
+  Place& place = at(number);
+  *link = place.next;
+  if (place.flow.finding != nullptr) findings.release(place.flow.finding);
+  place.flow = Flow();
+  place.used = false;
+  place.next = free_;
+  free_ = number;
+  --size_;
+}
+
+// --- the table -----------------------------------------------------------------------------------
 
 Flow* FlowTable::find(const FlowKey& key) {
-  const auto found = flows_.find(key);
-  return found == flows_.end() ? nullptr : &found->second;
+  return is_v4(key) ? v4_.find(short_key(key)) : v6_.find(key);
 }
 
 Flow& FlowTable::at(const FlowKey& key) {
-  const auto [place, fresh] = flows_.try_emplace(key);
-  if (fresh) place->second.id = next_id_++;
-  return place->second;
+  if (Flow* known = find(key)) return *known;
+  Flow& flow = is_v4(key) ? v4_.insert(short_key(key)) : v6_.insert(key);
+  flow.id = next_id_++;
+  return flow;
+}
+
+void FlowTable::erase(const FlowKey& key) {
+  if (is_v4(key))
+    v4_.erase(short_key(key), findings_);
+  else
+    v6_.erase(key, findings_);
 }
 
 const std::string* FlowTable::intern(const std::string& name) {
   return &*names_.insert(name).first;
 }
 
+void FlowTable::set_finding(Flow& flow, Finding&& finding) {
+  const Finding* before = flow.finding;
+  flow.finding = findings_.share(std::move(finding));
+  if (before != nullptr) findings_.release(before);
+}
+
 void FlowTable::reserve_id(std::uint64_t id) {
   next_id_ = std::max(next_id_, id + 1);
 }
+
+// --- answers -------------------------------------------------------------------------------------
 
 void update_flow(Flow& flow, const FlowKey& key, const Answer& answer, FlowTable& table) {
   const FlowFacts& facts = answer.facts;
   if (flow.first_ns == 0) flow.first_ns = answer.first_ns;
   flow.last_ms = std::max(flow.last_ms, answer.last_ns / 1'000'000);
-  if (!flow.decided) flow.base = answer.count;
-  flow.risks = facts.risks;
-  flow.risk_score = facts.risk_score;
-  flow.hostname = facts.hostname;
-  flow.details = is_empty(facts.details) ? nullptr : std::make_unique<FlowDetails>(facts.details);
-  flow.name = table.intern(answer.name);
-  flow.sampled_bytes = answer.sampled_bytes;
-  flow.sampled_packets = answer.sampled_packets;
+  if (!flow.decided) flow.set_before(answer.count);
+  Finding finding;
+  finding.risks = facts.risks;
+  finding.name = table.intern(answer.name);
+  finding.risk_score = facts.risk_score;
+  finding.application = facts.application;
+  finding.master = facts.master;
+  finding.category = facts.category;
+  finding.confidence = facts.confidence;
+  finding.texts = pack_texts(facts);
+  table.set_finding(flow, std::move(finding));
+  flow.sampled_bytes = static_cast<std::uint32_t>(
+      std::min<std::uint64_t>(answer.sampled_bytes, std::numeric_limits<std::uint32_t>::max()));
+  flow.sampled_packets = static_cast<std::uint16_t>(
+      std::min<std::uint32_t>(answer.sampled_packets, std::numeric_limits<std::uint16_t>::max()));
   flow.candidate_id = answer.id;
   flow.ifindex = facts.ifindex;
-  flow.application = facts.application;
-  flow.master = facts.master;
-  flow.category = facts.category;
-  flow.confidence = facts.confidence;
   flow.vlan = facts.vlan;
   std::copy(std::begin(facts.client_mac), std::end(facts.client_mac), flow.client_mac);
-  flow.initiator = answer.initiator;
+  flow.initiator = answer.initiator & 1;
   flow.client = facts.client == key.address(0) && facts.client_port == key.port(0) ? 0 : 1;
   flow.state = answer.state;
   flow.midstream = facts.midstream;
@@ -90,14 +208,7 @@ FlowFacts facts_of(const FlowKey& key, const Flow& flow) {
   facts.server_port = key.port(server);
   facts.protocol = key.raw.protocol;
   facts.midstream = flow.midstream;
-  facts.application = flow.application;
-  facts.master = flow.master;
-  facts.category = flow.category;
-  facts.confidence = flow.confidence;
-  facts.risks = flow.risks;
-  facts.risk_score = flow.risk_score;
-  facts.hostname = flow.hostname;
-  if (flow.details) facts.details = *flow.details;
+  flow.found().tell(facts);
   facts.ifindex = flow.ifindex;
   facts.vlan = flow.vlan;
   std::copy(std::begin(flow.client_mac), std::end(flow.client_mac), facts.client_mac);
@@ -114,10 +225,10 @@ Answer answer_of(const FlowKey& key, const Flow& flow) {
   answer.facts = facts_of(key, flow);
   answer.sampled_packets = flow.sampled_packets;
   answer.sampled_bytes = flow.sampled_bytes;
-  answer.count = flow.total();
+  answer.count = flow.total;
   answer.first_ns = flow.first_ns;
   answer.last_ns = flow.last_ms * 1'000'000;
-  if (flow.name != nullptr) answer.name = *flow.name;
+  if (const std::string* name = flow.found().name) answer.name = *name;
   return answer;
 }
 

@@ -2,72 +2,127 @@
 // The flows that the main process knows: what was found, what was done, and who stands behind it.
 #pragma once
 
+#include <l7mark/parse.h>
 #include <l7mark/types.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
+#include "daemon/finding.hpp"
 #include "flow.hpp"
 #include "publish/entries.hpp"
 
 namespace l7mark {
 
-// Kept small: there may be a million. What is rare is behind a pointer.
+// Kept small: there may be a million. What is rare, or the same in many, is behind a pointer.
 struct Flow {
   std::uint64_t id = 0;
-  std::uint64_t first_ns = 0;  // CLOCK_MONOTONIC
-  std::uint64_t last_ms = 0;   // likewise, of the last packet known
-  l7m_counters base{};         // counted before the verdict
-  l7m_counters count{};        // counted by the verdict, as last seen
-  std::uint64_t risks = 0;
-  std::unique_ptr<FlowDetails> details;           // null if all are empty
+  std::uint64_t first_ns = 0;                     // CLOCK_MONOTONIC
+  std::uint64_t last_ms = 0;                      // likewise, of the last packet known
+  l7m_counters total{};                           // as last seen
+  std::uint32_t before[4] = {0, 0, 0, 0};         // of them, what set_before() was told
+  const Finding* finding = nullptr;               // of the table's; null for nothing yet
   std::unique_ptr<std::vector<EntryId>> entries;  // in the publisher's registry; null for none
-  const std::string* name = nullptr;              // interned: "TLS.Zoom"
-  std::string hostname;
-  std::uint64_t sampled_bytes = 0;
-  std::uint32_t sampled_packets = 0;
+  std::uint32_t sampled_bytes = 0;
   std::uint32_t candidate_id = 0;
   std::uint32_t action = 0;  // number in the action table
-  std::uint32_t risk_score = 0;
   std::uint32_t ifindex = 0;
   std::uint32_t service_s = 0;  // CLOCK_MONOTONIC seconds when its service was last remembered
-  std::uint16_t application = 0;
-  std::uint16_t master = 0;
-  std::uint16_t category = 0;
-  std::uint16_t confidence = 0;
+  std::uint16_t sampled_packets = 0;
   std::uint16_t vlan = 0;
   std::uint8_t client_mac[6] = {0, 0, 0, 0, 0, 0};
-  std::uint8_t initiator = 0;
-  std::uint8_t client = 0;  // endpoint of the key
-  FlowState state = FlowState::undecided;
   std::uint8_t flags = 0;  // L7M_FLOW_*
-  bool decided = false;    // has a verdict in the kernel
-  bool midstream = false;
+  std::uint8_t initiator : 1 = 0;
+  std::uint8_t client : 1 = 0;  // endpoint of the key
+  FlowState state : 2 = FlowState::undecided;
+  bool decided : 1 = false;  // has a verdict in the kernel
+  bool midstream : 1 = false;
 
-  [[nodiscard]] std::uint64_t packets() const;
-  [[nodiscard]] std::uint64_t bytes() const;
-  [[nodiscard]] l7m_counters total() const;
+  [[nodiscard]] const Finding& found() const;
+  [[nodiscard]] std::uint64_t packets() const { return total.packets[0] + total.packets[1]; }
+  [[nodiscard]] std::uint64_t bytes() const { return total.bytes[0] + total.bytes[1]; }
+  // Counted before the verdict. A decided flow adds no more than 32 bits of each figure to what its
+  // verdict counts.
+  void set_before(const l7m_counters& count);
+  // Counted by the verdict since.
+  void set_since(const l7m_counters& count);
 };
+static_assert(sizeof(Flow) <= 120);
 
 class FlowTable {
  public:
+  FlowTable() = default;
+  FlowTable(const FlowTable&) = delete;
+  FlowTable& operator=(const FlowTable&) = delete;
+
   [[nodiscard]] Flow* find(const FlowKey& key);
-  // The flow, made with a fresh id if it is not there.
+  // The flow, made with a fresh id if it is not there. Pointers stay good until the flow is erased.
   Flow& at(const FlowKey& key);
-  void erase(const FlowKey& key) { flows_.erase(key); }
-  [[nodiscard]] std::size_t size() const { return flows_.size(); }
-  [[nodiscard]] auto begin() { return flows_.begin(); }
-  [[nodiscard]] auto end() { return flows_.end(); }
+  void erase(const FlowKey& key);
+  [[nodiscard]] std::size_t size() const { return v4_.size() + v6_.size(); }
+
+  // Calls with every flow, which may be changed; none may be made or erased meanwhile.
+  template <class F>
+  void for_each(F&& call) {
+    v4_.for_each([&](const l7m_key4& key, Flow& flow) {
+      FlowKey full;
+      l7m_key_from_v4(&key, &full.raw);
+      call(std::as_const(full), flow);
+    });
+    v6_.for_each([&](const FlowKey& key, Flow& flow) { call(key, flow); });
+  }
+
   [[nodiscard]] const std::string* intern(const std::string& name);
+  // Instead of what was found before.
+  void set_finding(Flow& flow, Finding&& finding);
   // Ids of flows that were found in the kernel must not be given again.
   void reserve_id(std::uint64_t id);
 
  private:
-  std::unordered_map<FlowKey, Flow> flows_;
+  // A hash table over numbered places, which lie in pieces of memory that never move: no allocation
+  // a flow, eight bytes for finding it. Places of erased flows are used again.
+  template <class Key>
+  class Arena {
+   public:
+    [[nodiscard]] std::size_t size() const { return size_; }
+    [[nodiscard]] Flow* find(const Key& key);
+    Flow& insert(const Key& key);
+    void erase(const Key& key, FindingTable& findings);
+    template <class F>
+    void for_each(F&& call) {
+      for (std::uint32_t i = 0; i < made_; ++i)
+        if (Place& place = at(i); place.used) call(std::as_const(place.key), place.flow);
+    }
+
+   private:
+    static constexpr std::uint32_t kNone = UINT32_MAX;
+    static constexpr std::uint32_t kPiece = 1024;
+    struct Place {
+      Flow flow;
+      Key key{};
+      std::uint32_t next = kNone;  // of the same bucket, or free
+      bool used = false;
+    };
+
+    Place& at(std::uint32_t number) { return pieces_[number / kPiece][number % kPiece]; }
+    [[nodiscard]] std::size_t bucket_of(const Key& key) const;
+    void grow();
+
+    std::vector<std::unique_ptr<Place[]>> pieces_;
+    std::vector<std::uint32_t> buckets_;  // a power of two
+    std::uint32_t made_ = 0;              // places that were ever used
+    std::uint32_t free_ = kNone;
+    std::size_t size_ = 0;
+  };
+
+  Arena<l7m_key4> v4_;
+  Arena<FlowKey> v6_;
+  FindingTable findings_;
   std::unordered_set<std::string> names_;
   std::uint64_t next_id_ = 1;
 };
