@@ -343,12 +343,13 @@ Status offload_segmentation(const Lab& lab, bool on) {
     ifreq request{};
     std::strncpy(request.ifr_name, "eth0", sizeof(request.ifr_name) - 1);
     request.ifr_data = reinterpret_cast<char*>(&value);
-    return ioctl(fd.get(), SIOCETHTOOL, &request) == 0 ? 0 : 1;
+    return ioctl(fd.get(), SIOCETHTOOL, &request) == 0 ? 0 : errno;
   });
   if (!process) return process.error();
   const auto ended = process->wait(kPatience);
   if (!ended) return ended.error();
-  if (ended->status != 0) return Error{"switch", "the client's segmentation offload", 0, {}};
+  if (ended->status != 0)
+    return Error{"switch", "the client's segmentation offload", ended->status, {}};
   return success();
 }
 
