@@ -394,18 +394,24 @@ static __always_inline int l7m_parse_ipv6(struct l7m_cursor *c, struct l7m_packe
 	return L7M_PARSE_OK;
 }
 
-/* Opens a tunnel header on the cursor. Returns the inner IP version, or 0: not one to open. */
+/*
+ * RFC 2784 and 2890, and Ethernet inside of it (RFC 7637). Like the other tunnels: returns the
+ * version of the IP header inside, with the cursor on it, or 0 with the cursor where it was.
+ */
 static __always_inline int l7m_parse_gre(struct l7m_cursor *c)
 {
 	const __u8 *h = l7m_header(c, 4);
+	__u32 before = c->offset;
 	__u16 flags, type;
 
 	if (!h)
 		return 0;
 	flags = l7m_load16(h);
 	type = l7m_load16(h + 2);
-	if ((flags & 0x4f07) || (type != 0x0800 && type != 0x86dd))
+	if (flags & 0x4f07)
 		return 0; /* routing present, or a version other than 0 */
+	if (type != 0x0800 && type != 0x86dd && type != 0x6558)
+		return 0;
 	c->offset += 4;
 	if (flags & 0x8000)
 		c->offset += 4; /* checksum */
@@ -413,13 +419,30 @@ static __always_inline int l7m_parse_gre(struct l7m_cursor *c)
 		c->offset += 4; /* key */
 	if (flags & 0x1000)
 		c->offset += 4; /* sequence number */
-	return type == 0x0800 ? 4 : 6;
+	if (type == 0x6558) {
+		h = l7m_header(c, 14);
+		type = h ? l7m_load16(h + 12) : 0;
+		c->offset += 14;
+	}
+	if (type == 0x0800)
+		return 4;
+	if (type == 0x86dd)
+		return 6;
+	c->offset = before;
+	return 0;
 }
 
+/*
+ * 3GPP TS 29.281. Of extension headers two are skipped: 5G puts one, the PDU session container
+ * (TS 38.415), before every packet. Each begins with its length in words and ends with the type of
+ * the next.
+ */
 static __always_inline int l7m_parse_gtpu(struct l7m_cursor *c)
 {
-	const __u8 *h = l7m_header(c, 8 + 13); /* behind UDP */
-	__u8 first;
+	const __u8 *h = l7m_header(c, 8 + 8); /* behind UDP */
+	__u32 before = c->offset;
+	__u8 next = 0, version = 0;
+	int i;
 
 	if (!h)
 		return 0;
@@ -427,13 +450,43 @@ static __always_inline int l7m_parse_gtpu(struct l7m_cursor *c)
 	/* Version 1, protocol type GTP, message T-PDU. */
 	if ((h[0] & 0xf0) != 0x30 || h[1] != 0xff)
 		return 0;
-	if (h[0] & 0x04)
-		return 0; /* extension headers: rare on user traffic, left closed */
-	first = h[0] & 0x03 ? h[12] : h[8];
-	if ((first >> 4) != 4 && (first >> 4) != 6)
-		return 0;
-	c->offset += h[0] & 0x03 ? 8 + 12 : 8 + 8;
-	return first >> 4;
+	c->offset += 8 + 8;
+	if (h[0] & 0x07) {
+		int extended = h[0] & 0x04;
+
+		h = l7m_header(c, 4);
+		if (h && extended)
+			next = h[3];
+		c->offset += 4;
+	}
+#if defined(__clang__)
+#pragma unroll
+#endif
+	for (i = 0; i < 2; i++) {
+		__u32 length;
+
+		if (!next)
+			break;
+		h = l7m_header(c, 1);
+		if (!h || !h[0])
+			goto closed;
+		length = h[0] * 4U;
+		c->offset += length - 1;
+		l7m_settle(c);
+		h = l7m_header(c, 1);
+		if (!h)
+			goto closed;
+		next = h[0];
+		c->offset += 1;
+	}
+	h = l7m_header(c, 1);
+	if (h && !next)
+		version = h[0] >> 4;
+	if (version == 4 || version == 6)
+		return version;
+closed:
+	c->offset = before;
+	return 0;
 }
 
 static __always_inline int l7m_parse_vxlan(struct l7m_cursor *c)

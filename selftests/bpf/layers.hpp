@@ -145,12 +145,26 @@ inline Bytes gre(const Endpoints& outer, unsigned flags, const Bytes& packet) {
   put(inside, packet);
   return ip(outer, L7M_PROTO_GRE, inside);
 }
-inline Bytes gtpu(Endpoints outer, bool sequence, const Bytes& packet) {
+inline Bytes gre_ethernet(const Endpoints& outer, unsigned flags, const Bytes& frame) {
+  Bytes inside;
+  put16(inside, flags);
+  put16(inside, 0x6558);
+  if (flags & 0x2000U) put32(inside, 7);
+  put(inside, frame);
+  return ip(outer, L7M_PROTO_GRE, inside);
+}
+// `extensions`: the headers behind the first, each with the type of the next as its last byte; the
+// first is of type 0x85.
+inline Bytes gtpu(Endpoints outer, bool sequence, const Bytes& packet,
+                  const Bytes& extensions = {}) {
   outer.dport = 2152;
-  Bytes inside{static_cast<std::uint8_t>(sequence ? 0x32 : 0x30), 0xff};
-  put16(inside, static_cast<unsigned>(packet.size() + (sequence ? 4 : 0)));
+  const bool numbered = sequence || !extensions.empty();
+  Bytes inside{static_cast<std::uint8_t>(extensions.empty() ? (sequence ? 0x32 : 0x30) : 0x34),
+               0xff};
+  put16(inside, static_cast<unsigned>(packet.size() + extensions.size() + (numbered ? 4 : 0)));
   put32(inside, 0x1234);
-  if (sequence) put32(inside, 0x00010000);
+  if (numbered) put32(inside, extensions.empty() ? 0x00010000 : 0x00000085);
+  put(inside, extensions);
   put(inside, packet);
   return udp(outer, inside);
 }

@@ -202,6 +202,11 @@ std::vector<Case> opened_cases() {
       {"gtpu", ethernet(gtpu(kOuter4, false, tcp4())), k4, 6, 50, 10},
       {"gtpu_sequence", ethernet(gtpu(kOuter4, true, tcp6())), k6, 6, 54, 10},
       {"gtpu6", ethernet(gtpu(kOuter6, false, udp4())), k4, 17, 70, 10},
+      {"gtpu_session", ethernet(gtpu(kOuter4, false, tcp4(), {1, 0x10, 5, 0})), k4, 6, 58, 10},
+      {"gtpu_two", ethernet(gtpu(kOuter6, false, udp6(), {2, 0, 0, 0, 0, 0, 0, 0x85, 1, 0, 5, 0})),
+       k6, 17, 86, 10},
+      {"gre_ethernet", ethernet(gre_ethernet(kOuter4, 0x2000, ethernet(tcp4()))), k4, 6, 56, 10},
+      {"gre_ethernet6", ethernet(gre_ethernet(kOuter6, 0, ethernet(udp6()))), k6, 17, 72, 10},
       {"vxlan", ethernet(vxlan(kOuter4, tcp4())), k4, 6, 64, 10},
       {"vxlan6", ethernet(vxlan(kOuter6, udp6())), k6, 17, 84, 10},
   };
@@ -227,9 +232,22 @@ std::vector<Case> no_tunnel_cases() {
   };
   return {
       {"gre_version_1", damaged(gre(kOuter4, 0, tcp4()), 21, 1), kOuter4, 47, 14, 54},
-      {"gre_ethernet", damaged(gre(kOuter4, 0, tcp4()), 22, 0x65), kOuter4, 47, 14, 54},
+      {"gre_other", damaged(gre(kOuter4, 0, tcp4()), 22, 0x65), kOuter4, 47, 14, 54},
       {"gtpu_echo", damaged(gtpu(kOuter4, false, tcp4()), 29, 1), to_port(kOuter4, 2152), 17, 14,
        58},
+      {"gre_ethernet_arp",
+       ethernet(gre_ethernet(kOuter4, 0,
+                             [] {
+                               Bytes frame = ethernet(tcp4());
+                               frame[13] = 6;
+                               return frame;
+                             }())),
+       kOuter4, 47, 14, 68},
+      {"gtpu_three",
+       ethernet(gtpu(kOuter4, false, tcp4(), {1, 0, 5, 0x85, 1, 0, 5, 0x85, 1, 0, 5, 0})),
+       to_port(kOuter4, 2152), 17, 14, 74},
+      {"gtpu_no_length", ethernet(gtpu(kOuter4, false, tcp4(), {0, 0x10, 5, 0})),
+       to_port(kOuter4, 2152), 17, 14, 66},
       {"vxlan_without_identifier", damaged(vxlan(kOuter4, tcp4()), 28, 0), to_port(kOuter4, 4789),
        17, 14, 72},
       {"dns_to_2152", ethernet(udp(to_port(k4, 2152), Bytes(4, 1))), to_port(k4, 2152), 17, 14, 4},

@@ -81,10 +81,12 @@ check() {
 check ipip yes
 check ip6tnl yes
 check gtpu yes --decapsulate gtpu
+check gtpu-ext yes --decapsulate gtpu
 check gre no --decapsulate gre
+check gretap no --decapsulate gre
 check gre-key no --decapsulate gre
 check vxlan no --decapsulate vxlan
-for kind in gtpu gre vxlan; do
+for kind in gtpu gtpu-ext gre gretap vxlan; do
 	for path in kernel user; do
 		equal "$kind, $path, closed: one flow of the tunnel's ends" \
 			"$(flows "$path" "$LAB_DIR/$kind.pcap" | awk -F'\t' '{ print $2, $4 }' | grep -cv '^203.0.113.\|^2001:db8:ffff::')" 0
