@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -11,12 +12,15 @@
 #include <l7mark/parse.h>
 
 #include "dataplane/dataplane.hpp"
+#include "flows_bench.hpp"
 #include "lab.hpp"
 #include "latency_bench.hpp"
 #include "measure.hpp"
+#include "memory_bench.hpp"
 #include "packet_bench.hpp"
 #include "path_bench.hpp"
 #include "publish_bench.hpp"
+#include "scale_bench.hpp"
 #include "util/log.hpp"
 
 namespace l7mark::bench {
@@ -125,6 +129,98 @@ void add_publish(CLI::App& app, Shared& shared) {
   });
 }
 
+void add_flows(CLI::App& app, Shared& shared) {
+  auto options = std::make_shared<FlowsBenchOptions>();
+  CLI::App* command =
+      app.add_subcommand("flows", "New flows a second that workers classify, against ndpiReader");
+  command->add_option("--flows", options->flows, "At least so many")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--capture", options->captures,
+                      "Files whose flows are copied, instead of flows that are made up");
+  command->footer(
+      "\"flows a CPU second\" is of user and system time together, less what the program takes\n"
+      "to start. \"flows a second\" is by the clock: what workers take flat out without loss.\n"
+      "\"evicted\" are flows given up early because there were too many at a time.\n\n"
+      "Examples:\n"
+      "  sudo l7mark-bench flows\n"
+      "  sudo l7mark-bench flows --flows 50000 --capture morning.pcap evening.pcapng --json");
+  command->callback([options, &shared] {
+    shared.chosen = [options, &shared] {
+      options->rounds = shared.rounds;
+      return show(run_flows_bench(*options), shared.json);
+    };
+  });
+}
+
+void add_memory(CLI::App& app, Shared& shared) {
+  auto options = std::make_shared<MemoryBenchOptions>();
+  CLI::App* command =
+      app.add_subcommand("memory", "Bytes a flow in the kernel and in processes; start-up time");
+  command->add_option("--flows", options->flows, "Tracked at a time; the policy's limits.flows")
+      ->delimiter(',')
+      ->check(CLI::Range(1024, 1 << 22))
+      ->capture_default_str();
+  command->footer(
+      "A daemon as in production, for each size anew. \"kernel\" is what the kernel says that the\n"
+      "pinned maps take (memlock), \"daemon\" and \"workers\" are proportional set sizes (Pss), "
+      "in\n"
+      "megabytes of 1,000,000 bytes. \"start-up\" is from before it is started until it is ready.\n"
+      "--rounds does not count here.\n\n"
+      "Examples:\n"
+      "  sudo l7mark-bench memory\n"
+      "  sudo l7mark-bench memory --flows 262144 --json");
+  command->callback([options, &shared] {
+    shared.chosen = [options, &shared] {
+      set_log_level(LogLevel::warning);
+      return in_lab(
+          [&](const Lab& lab) { return show(run_memory_bench(lab, *options), shared.json); });
+    };
+  });
+}
+
+void add_scale(CLI::App& app, Shared& shared) {
+  auto options = std::make_shared<ScaleBenchOptions>();
+  CLI::App* command =
+      app.add_subcommand("scale", "Cost as flows, classes, host names and workers grow");
+  command->add_option("--repeat", options->repeat, "Runs of a program a round")
+      ->capture_default_str();
+  command->add_option("--flows", options->flows, "Established at a time")
+      ->delimiter(',')
+      ->check(CLI::Range(2, 1 << 22))
+      ->capture_default_str();
+  command->add_option("--classes", options->classes, "Classes of a policy")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 2000))
+      ->capture_default_str();
+  command->add_option("--hosts", options->hosts, "Host names in all its classes together")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1000000))
+      ->capture_default_str();
+  command->add_option("--workers", options->workers, "Workers")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  command->add_option("--worker-flows", options->worker_flows, "Flows for them, at least so many")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->footer(
+      "\"packet\" is of an established flow with a mark, in TC by BPF_PROG_TEST_RUN, less the\n"
+      "empty program; \"floor\" parses, looks up once and counts. Policies are read and compiled\n"
+      "by l7mark's own code, each class with its share of the host names; policies with fewer\n"
+      "names than classes are left out. \"by smallest\" is the median ratio to the first row of\n"
+      "the kind.\n\n"
+      "Examples:\n"
+      "  sudo l7mark-bench scale\n"
+      "  sudo l7mark-bench scale --classes 1,1000 --hosts 1000 --workers 2 --json");
+  command->callback([options, &shared] {
+    shared.chosen = [options, &shared] {
+      options->rounds = shared.rounds;
+      return show(run_scale_bench(*options), shared.json);
+    };
+  });
+}
+
 void add_path(CLI::App& app, Shared& shared) {
   auto options = std::make_shared<PathBenchOptions>();
   CLI::App* command =
@@ -199,6 +295,7 @@ int main(int argc, char** argv) {
   CLI::App app{"Measures what l7mark costs; contenders take turns in one run", "l7mark-bench"};
   app.require_subcommand(1);
   app.fallthrough();
+  app.set_version_flag("--version", "l7mark-bench " L7MARK_VERSION);
   Shared shared;
   app.add_flag("--json", shared.json, "As JSON");
   app.add_option("--rounds", shared.rounds, "Rounds of all contenders")
@@ -215,11 +312,18 @@ int main(int argc, char** argv) {
   add_publish(app, shared);
   add_path(app, shared);
   add_latency(app, shared);
+  add_flows(app, shared);
+  add_memory(app, shared);
+  add_scale(app, shared);
 
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
+  }
+  if (geteuid() != 0) {
+    l7mark::log_error("l7mark-bench needs root: run it with sudo");
+    return 1;
   }
   return shared.chosen();
 }

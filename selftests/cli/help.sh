@@ -32,6 +32,13 @@ done < <(options_of "$bin/l7mark")
 while read -r option; do
 	in_man l7markd.8 "$option" || miss "l7markd $option is not in l7markd.8"
 done < <(options_of "$bin/l7markd")
+for command in packet publish path latency flows memory scale; do
+	"$bin/l7mark-bench" "$command" --help >/dev/null || miss "l7mark-bench $command --help fails"
+	grep -qx "\.B $command" "$repo/packaging/man/l7mark-bench.8" || miss "$command is not in l7mark-bench.8"
+	while read -r option; do
+		in_man l7mark-bench.8 "$option" || miss "l7mark-bench $command $option is not in l7mark-bench.8"
+	done < <(options_of "$bin/l7mark-bench" "$command")
+done
 
 # Every key of the policy, of its schema, is in l7mark-policy.5 and docs/policy.md.
 while read -r key; do

@@ -26,11 +26,12 @@ root=$work/root
 dpkg-deb -x "$package" "$root" || miss "the package does not unpack"
 dpkg-deb -e "$package" "$work/control" || miss "the package has no control part"
 
-for file in usr/bin/l7mark usr/sbin/l7markd; do
+for file in usr/bin/l7mark usr/sbin/l7markd usr/sbin/l7mark-bench; do
 	[ -x "$root/$file" ] || miss "$file is not there or no program"
 	"$root/$file" --version >/dev/null || miss "$file does not run"
 done
 for file in usr/share/man/man1/l7mark.1 usr/share/man/man5/l7mark-policy.5 usr/share/man/man8/l7markd.8 \
+	usr/share/man/man8/l7mark-bench.8 \
 	usr/share/l7mark/l7mark-policy.schema.json usr/share/doc/l7mark/README.md usr/share/doc/l7mark/LICENSE \
 	usr/share/doc/l7mark/docs/policy.md usr/include/l7mark/types.h usr/share/doc/l7mark/examples/zoom.jsonc \
 	usr/share/bash-completion/completions/l7mark usr/share/bash-completion/completions/l7markd; do
