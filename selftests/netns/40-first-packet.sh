@@ -27,11 +27,13 @@ END
 SHARED4=198.51.100.12 SHARED6=2001:db8:5::12
 OFF4=198.51.100.13 OFF6=2001:db8:5::13
 LATER4=198.51.100.14
-for address in $SHARED4/32 $OFF4/32 $LATER4/32; do in_ns server ip addr add "$address" dev lo; done
+PLAIN4=198.51.100.15
+for address in $SHARED4/32 $OFF4/32 $LATER4/32 $PLAIN4/32; do in_ns server ip addr add "$address" dev lo; done
 for address in $SHARED6/128 $OFF6/128; do in_ns server ip addr add "$address" dev lo nodad; done
 serve_dns us05web.zoom.us=$OTHER4 us05web.zoom.us=$OTHER6 \
 	us06web.zoom.us=$SHARED4 us06web.zoom.us=$SHARED6 www.films.test=$SHARED4 www.films.test=$SHARED6 \
-	us07web.zoom.us=$OFF4 us07web.zoom.us=$OFF6 www.plays.test=$LATER4
+	us07web.zoom.us=$OFF4 us07web.zoom.us=$OFF6 www.plays.test=$LATER4 \
+	www.plain.test=$PLAIN4 us08web.zoom.us=$PLAIN4
 serve_tls_echo 443 us04web.zoom.us
 
 # PREROUTING comes right after our program at lan0.
@@ -158,6 +160,14 @@ connect "IPv4: a flow to a shared address" shared4 us06web.zoom.us $SHARED4 0x0
 connect "IPv6: the same" shared6 us06web.zoom.us $SHARED6 0x0
 equal "nothing marked it first" "$(told_by $SHARED4)" "1 nothing"
 expect_soon "its content does" 15 meets shared4 4
+# Also where the other name has no class, and was asked for first.
+mixed_before=$(mixed)
+equal "a name of no class at an address" "$(ask www.plain.test)" "$PLAIN4"
+expect_soon "the daemon has seen the answer" 10 asked www.plain.test
+equal "a name of a class at the same address" "$(ask us08web.zoom.us)" "$PLAIN4"
+one_mixed() { [ $(($(mixed) - mixed_before)) -eq 1 ]; }
+expect_soon "status counts the address" 10 one_mixed
+connect "a flow to an address shared with a name of no class" plain4 us08web.zoom.us $PLAIN4 0x0
 
 # --- a name that only a later policy knows ------------------------------------------------------------
 equal "a name of no class" "$(ask www.plays.test)" "$LATER4"

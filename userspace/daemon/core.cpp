@@ -490,24 +490,26 @@ void Core::on_hint(const DnsHint& hint) {
     facts.server = server;
     const auto id = actions_.intern(matcher_->match(facts, FlowState::provisional, wall_now()));
     if (!id) continue;
+    // A name of no class is kept as well: it tells that an address is shared.
     const auto known = hints_.find(server);
-    if (*id == 0 && known == hints_.end()) continue;
-    Hint& mine = hints_[server];
+    if (known == hints_.end() && *id == 0 && hints_.size() >= policy_->limits.hints) continue;
+    Hint& mine = known == hints_.end() ? hints_[server] : known->second;
+    const bool current = mine.expires_ms > ms;
     // Shared hosting: names of one address that promise different things promise nothing.
-    if (known != hints_.end() && mine.expires_ms > ms && mine.action != *id && !mine.mixed) {
+    if (current && mine.action != *id && !mine.mixed) {
       mine.mixed = true;
       ++counters_.hints_mixed;
     }
-    if (known == hints_.end() || mine.expires_ms <= ms) {
+    if (!current) {
       mine.action = *id;
       mine.mixed = false;
     }
     mine.expires_ms = std::max(mine.expires_ms, ms + life);
+    if (mine.action == 0 && !mine.mixed) continue;
     l7m_promise promise{};
     promise.application = hint.application;
     promise.action = ActionTable::index(mine.action, FlowState::provisional);
-    promise.expires =
-        mine.mixed || mine.action == 0 ? 0 : jiffies_.later(*now, mine.expires_ms - ms);
+    promise.expires = mine.mixed ? 0 : jiffies_.later(*now, mine.expires_ms - ms);
     l7m_hint_key key{};
     std::memcpy(key.server, server.bytes.data(), sizeof(key.server));
     write_actions();
