@@ -10,6 +10,7 @@
 #define L7M_XDP 1
 #include "packet.h"
 
+/* The frame with all its buffers. */
 static __always_inline __u32 l7m_frame(struct xdp_md *ctx)
 {
 	if (l7m_config.flags & L7M_CFG_XDP_FRAGS)
@@ -90,7 +91,8 @@ static __always_inline int l7m_xdp(struct xdp_md *ctx, int hand_over)
 {
 	const struct l7m_action *action;
 	struct l7m_fast fast;
-	__u32 frame = l7m_frame(ctx), index;
+	/* The first buffer: a packet that goes on in others goes the slow way, by its length. */
+	__u32 frame = ctx->data_end - ctx->data, index;
 	__u64 found;
 
 	l7m_fast_path((const __u8 *)(long)ctx->data, (const __u8 *)(long)ctx->data_end, frame, 1,
