@@ -16,7 +16,6 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version",
                        "l7markd " L7MARK_VERSION ", nDPI " + l7mark::Engine::version());
   app.add_option("--policy", options.policy, "Policy file; SIGHUP reads it again")
-      ->required()
       ->type_name("FILE");
   app.add_option("--instance", options.instance, "Name of this one of several daemons")
       ->check(l7mark::check_instance_name)
@@ -38,5 +37,11 @@ int main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : 2;
   }
   l7mark::set_log_level(level);
+  // Not by required(): CLI11 would then tell of it and not of an option that it does not know.
+  if (options.policy.empty()) {
+    l7mark::log_error(
+        "no policy was named: l7markd --policy FILE (installed: /etc/l7mark/policy.jsonc)");
+    return 2;
+  }
   return l7mark::run_daemon(options);
 }
