@@ -157,7 +157,9 @@ void add_memory(CLI::App& app, Shared& shared) {
   auto options = std::make_shared<MemoryBenchOptions>();
   CLI::App* command =
       app.add_subcommand("memory", "Bytes a flow in the kernel and in processes; start-up time");
-  command->add_option("--flows", options->flows, "Tracked at a time; the policy's limits.flows")
+  command
+      ->add_option("--flows", options->flows,
+                   "Tracked at a time, at least; the policy's limits.flows")
       ->delimiter(',')
       ->check(CLI::Range(1024, 1 << 22))
       ->capture_default_str();
