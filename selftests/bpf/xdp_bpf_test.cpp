@@ -255,7 +255,17 @@ TEST_P(Xdp, SamplesAreThoseOfTc) {
 // Frames of several buffers, as of an interface with a large MTU: all of them is counted and
 // sampled, whatever of it the program sees directly.
 TEST_P(Xdp, LongFramesAreSampledAndCountedWhole) {
-  if (!GetParam().empty()) GTEST_SKIP() << "only with the helper";
+  if (!GetParam().empty()) {
+    // Loaded without the flag for several buffers, a program sees the first: passed and counted.
+    // Before 5.18 a run takes no such frame.
+    const Bytes packet = ethernet(udp(k4, numbered(8958)));
+    const RunResult result = run_xdp(plane_->xdp("l7mark_xdp"), packet);
+    if (result.code == 0) {
+      EXPECT_EQ(result.answer, kPass);
+      EXPECT_EQ(plane_->count(L7M_COUNT_MALFORMED), 1U);
+    }
+    return;
+  }
   plane_->set([](l7m_settings& settings) { settings.whole_snaplen = L7M_MAX_SNAPLEN; });
   for (const char* program : kPrograms) {
     const Bytes packet = ethernet(udp(k4, numbered(8958)));
