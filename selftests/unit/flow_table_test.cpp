@@ -214,6 +214,19 @@ TEST(FlowPool, FindsErasesAndTakesAgain) {
   EXPECT_EQ(pool.insert(key_of(10, true)).value, 0) << "an erased element comes back as new";
 }
 
+TEST(FlowPool, GivesMemoryBackOnlyWhenEmpty) {
+  FlowPool<Element> pool;
+  EXPECT_FALSE(pool.release(1)) << "there was none";
+  Element& element = pool.insert(key_of(1, true));
+  EXPECT_FALSE(pool.release(1));
+  pool.erase(element);
+  EXPECT_FALSE(pool.release(2)) << "not worth it";
+  EXPECT_TRUE(pool.release(1));
+  EXPECT_EQ(pool.find(key_of(1, true)), nullptr);
+  EXPECT_EQ(pool.insert(key_of(1, true)).value, 0);
+  EXPECT_NE(pool.find(key_of(1, true)), nullptr);
+}
+
 TEST(PoolQueue, KeepsTheOrder) {
   Element a, b, c;
   PoolQueue<Element> queue;

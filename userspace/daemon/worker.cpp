@@ -2,6 +2,7 @@
 #include "daemon/worker.hpp"
 
 #include <bpf/libbpf.h>
+#include <malloc.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <ctime>
@@ -73,7 +74,8 @@ class Worker final : public ClassifierSink {
       busy_ = records > 0 && static_cast<std::uint64_t>(records) * 1'000'000 >
                                  kBusyRecordsPerMs * (now - std::exchange(consumed_ns_, now));
       if (now >= next_idle) {
-        classifier_.idle(now);
+        // The heap is in pieces by then, and would stay with us.
+        if (classifier_.idle(now)) malloc_trim(0);
         follow_wall_clock();
         next_idle = now + kIdleCheckMs * 1'000'000ULL;
       }

@@ -20,6 +20,8 @@ constexpr std::uint16_t kDnsPort = 53;
 // How long a resolver that has one answer may take to ask for the other on the same socket.
 constexpr std::uint64_t kTwinLifeNs = 500'000'000;
 constexpr std::uint64_t kNsPerMs = 1'000'000;
+// After so many flows at a time, the memory for them is worth giving back.
+constexpr std::size_t kBurstFlows = 4096;
 
 // A packet that segmentation offload made longer than its header can say carries 0 there, and nDPI
 // would ignore it.
@@ -353,8 +355,8 @@ void Classifier::answer(Flow& flow, FlowState state) {
   sink_.on_answer(std::move(out));
 }
 
-void Classifier::idle(std::uint64_t now_ns) {
-  if (options_.idle_ns == 0) return;
+bool Classifier::idle(std::uint64_t now_ns) {
+  if (options_.idle_ns == 0) return false;
   const auto expired = [&](const Queue& queue) {
     if (queue.empty()) return false;
     const std::uint64_t life =
@@ -370,6 +372,7 @@ void Classifier::idle(std::uint64_t now_ns) {
       if (queue != &twins_) erase(flow);
     }
   }
+  return flows_->release(kBurstFlows);
 }
 
 void Classifier::abandon(const FlowKey& key) {

@@ -62,7 +62,8 @@ class Classifier {
   bool take(std::span<const std::byte> record);
 
   // Gives up flows without a sample since `now_ns - idle_ns`; the clock is that of the samples.
-  void idle(std::uint64_t now_ns);
+  // True if a burst is over and much memory was freed.
+  bool idle(std::uint64_t now_ns);
 
   // From the samples' clock to seconds since 1970: certificates are judged by it. 0 for captures,
   // whose samples have that time already.

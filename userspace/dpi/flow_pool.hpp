@@ -90,6 +90,15 @@ class FlowPool {
     --size_;
   }
 
+  // Gives back all memory, if nothing is held and there was room for `most` or more. True if so.
+  bool release(std::size_t most) {
+    if (size_ != 0 || elements_.size() < most) return false;
+    std::deque<T>().swap(elements_);
+    std::vector<T*>().swap(buckets_);
+    free_ = nullptr;
+    return true;
+  }
+
  private:
   void link(T& element) {
     T*& bucket = buckets_[element.hash & (buckets_.size() - 1)];
