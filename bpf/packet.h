@@ -22,17 +22,20 @@ typedef struct __sk_buff l7m_ctx;
  * that the ways end in one state again; 7.2 would count a million instructions otherwise.
  */
 #ifdef L7M_XDP
-#define L7M_FUNCTION	  static __noinline
-#define L7M_STEP(c, walk) l7m_forget(l7m_parser_step((c)->context, l7m_forget(walk)))
-#define L7M_LINK(c)	  l7m_forget(l7m_parser_link((c)->context))
+#define L7M_FUNCTION	      static __noinline
+#define L7M_STEP(c, walk)     l7m_forget(l7m_parser_step((c)->context, l7m_forget(walk)))
+#define L7M_LINK(c)	      l7m_forget(l7m_parser_link((c)->context))
+#define L7M_TUNNEL(c, behind) l7m_forget(l7m_parser_tunnel((c)->context, l7m_forget(behind)))
 static __always_inline __u64 l7m_forget(__u64 number);
 #else
-#define L7M_FUNCTION	  __attribute__((noinline))
-#define L7M_STEP(c, walk) l7m_parser_step((c)->context, walk)
-#define L7M_LINK(c)	  l7m_parser_link((c)->context)
+#define L7M_FUNCTION	      __attribute__((noinline))
+#define L7M_STEP(c, walk)     l7m_parser_step((c)->context, walk)
+#define L7M_LINK(c)	      l7m_parser_link((c)->context)
+#define L7M_TUNNEL(c, behind) l7m_parser_tunnel((c)->context, behind)
 #endif
 L7M_FUNCTION __u64 l7m_parser_step(l7m_ctx *ctx, __u64 walk);
 L7M_FUNCTION __u64 l7m_parser_link(l7m_ctx *ctx);
+L7M_FUNCTION __u64 l7m_parser_tunnel(l7m_ctx *ctx, __u64 behind);
 #include <l7mark/parse.h>
 
 static __always_inline void l7m_cursor_of(l7m_ctx *ctx, struct l7m_cursor *c)
@@ -57,6 +60,14 @@ L7M_FUNCTION __u64 l7m_parser_link(l7m_ctx *ctx)
 
 	l7m_cursor_of(ctx, &c);
 	return l7m_link(&c);
+}
+
+L7M_FUNCTION __u64 l7m_parser_tunnel(l7m_ctx *ctx, __u64 behind)
+{
+	struct l7m_cursor c;
+
+	l7m_cursor_of(ctx, &c);
+	return l7m_tunnel(&c, behind);
 }
 
 /* Where a packet is met; a number, because global functions take no pointers before 5.12. */

@@ -506,6 +506,52 @@ static __always_inline int l7m_parse_vxlan(struct l7m_cursor *c)
 }
 
 /*
+ * What is behind an IP header, if it is a tunnel to open, as one number for the same reason: in,
+ * the offset, the protocol and the options of l7m_parse(); out, the offset and version of the IP
+ * header inside, version 0 for none.
+ */
+#define L7M_TUNNEL_OFFSET(t)  ((__u32)((t)&0xffff))
+#define L7M_TUNNEL_VERSION(t) ((int)((t) >> 16 & 0xff))
+#define L7M_TUNNEL_SHORT      ((__u64)1 << 24)
+#define L7M_TUNNEL_BEHIND(offset, protocol, options)                                               \
+	((__u64)(offset) | (__u64)(protocol) << 16 | (__u64)(options) << 32)
+
+static __always_inline __u64 l7m_tunnel(struct l7m_cursor *c, __u64 behind)
+{
+	__u8 protocol = (__u8)(behind >> 16);
+	__u32 options = (__u32)(behind >> 32);
+	int inner = 0;
+
+	c->offset = L7M_TUNNEL_OFFSET(behind);
+	l7m_settle(c);
+	if (options & L7M_PARSE_IPIP) {
+		if (protocol == L7M_PROTO_IPIP)
+			inner = 4;
+		else if (protocol == L7M_PROTO_IPV6)
+			inner = 6;
+	}
+	if ((options & L7M_PARSE_GRE) && protocol == L7M_PROTO_GRE)
+		inner = l7m_parse_gre(c);
+	if ((options & (L7M_PARSE_GTPU | L7M_PARSE_VXLAN)) && protocol == L7M_PROTO_UDP) {
+		const __u8 *h = l7m_header(c, 8);
+		__be16 dport;
+
+		if (!h)
+			return L7M_TUNNEL_SHORT;
+		dport = l7m_load_be16(h + 2);
+		if ((options & L7M_PARSE_GTPU) && dport == L7M_BE16(2152))
+			inner = l7m_parse_gtpu(c);
+		else if ((options & L7M_PARSE_VXLAN) && dport == L7M_BE16(4789))
+			inner = l7m_parse_vxlan(c);
+	}
+	return (__u64)inner << 16 | (c->offset & L7M_OFFSET_MASK);
+}
+
+#ifndef L7M_TUNNEL
+#define L7M_TUNNEL(c, behind) l7m_tunnel(c, behind)
+#endif
+
+/*
  * The first byte of payload, on the cursor: a handshake record of TLS or DTLS (RFC 8446, 5.1), or
  * over UDP a long header of QUIC (RFC 9000, 17.2). What can't be read may be one.
  */
@@ -605,7 +651,7 @@ static __always_inline int l7m_parse(struct l7m_cursor *c, struct l7m_packet *p,
 	}
 	/* Three IP headers: a tunnel in a tunnel. */
 	for (depth = 0; depth < 3; depth++) {
-		int inner = 0;
+		__u64 tunnel;
 
 		if (version == 4)
 			result = l7m_parse_ipv4(c, p);
@@ -615,32 +661,15 @@ static __always_inline int l7m_parse(struct l7m_cursor *c, struct l7m_packet *p,
 			return result;
 		if (p->fragment == L7M_FRAGMENT_LATER || depth == 2)
 			break;
-		if (p->protocol == L7M_PROTO_TCP)
+		if (p->protocol == L7M_PROTO_TCP || !options)
 			break;
-		if (options & L7M_PARSE_IPIP) {
-			if (p->protocol == L7M_PROTO_IPIP)
-				inner = 4;
-			else if (p->protocol == L7M_PROTO_IPV6)
-				inner = 6;
-		}
-		if ((options & L7M_PARSE_GRE) && p->protocol == L7M_PROTO_GRE)
-			inner = l7m_parse_gre(c);
-		if ((options & (L7M_PARSE_GTPU | L7M_PARSE_VXLAN)) &&
-		    p->protocol == L7M_PROTO_UDP) {
-			const __u8 *h = l7m_header(c, 8);
-			__be16 dport;
-
-			if (!h)
-				return L7M_PARSE_SHORT;
-			dport = l7m_load_be16(h + 2);
-			if ((options & L7M_PARSE_GTPU) && dport == L7M_BE16(2152))
-				inner = l7m_parse_gtpu(c);
-			else if ((options & L7M_PARSE_VXLAN) && dport == L7M_BE16(4789))
-				inner = l7m_parse_vxlan(c);
-		}
-		if (!inner)
+		tunnel = L7M_TUNNEL(c, L7M_TUNNEL_BEHIND(c->offset, p->protocol, options));
+		if (tunnel & L7M_TUNNEL_SHORT)
+			return L7M_PARSE_SHORT;
+		if (!L7M_TUNNEL_VERSION(tunnel))
 			break;
-		version = inner;
+		version = L7M_TUNNEL_VERSION(tunnel);
+		c->offset = L7M_TUNNEL_OFFSET(tunnel);
 		l7m_settle(c);
 		p->fragment = L7M_FRAGMENT_NONE;
 	}
