@@ -14,7 +14,7 @@ in_ns client ip route add default via 10.77.2.1 dev eth1 table 2
 in_ns client ip rule add from 10.77.2.2 table 2
 mac=$(in_ns client ip -j link show dev eth0 | jq -r '.[0].address')
 guest=10.77.1.3 admin=10.77.1.4 boss=10.77.1.5
-for address in $guest $admin $boss; do in_ns client ip addr add $address/24 dev eth0; done
+for address in $guest $admin $boss; do in_ns client ip addr add "$address/24" dev eth0; done
 for port in 7001 7002 7003 7004 7005; do
 	spawn server echo-$port socat TCP6-LISTEN:$port,ipv6only=0,fork,reuseaddr EXEC:cat
 	serving server tcp $port echo
