@@ -111,6 +111,12 @@ class PacketBench {
     if (!bench_) return error_from_errno("open", "the bench's programs");
     bpf_map__set_max_entries(bench_->maps.floor_flows, static_cast<__u32>(table));
     bpf_map__set_max_entries(bench_->maps.floor_flows6, static_cast<__u32>(table));
+    // A program is called from another only if both take several buffers or neither does.
+    bpf_program* program = nullptr;
+    bpf_object__for_each_program(program, bench_->obj) {
+      if (bpf_program__type(program) == BPF_PROG_TYPE_XDP && features->has(FeatureId::xdp_frags))
+        bpf_program__set_flags(program, BPF_F_XDP_HAS_FRAGS);
+    }
     if (l7mark_bench::load(bench_.get()) != 0)
       return error_from_errno("load", "the bench's programs");
     auto xdp = dataplane_->open_xdp();

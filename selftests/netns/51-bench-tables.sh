@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-only
-# The benches of flows, memory and scale run with little to do, have their rows, and leave nothing
+# The benches of packets, flows, memory and scale run with little to do, have their rows, and leave nothing
 # behind. What they measure is not looked at.
 set -euo pipefail
 # shellcheck source=lib.sh
@@ -28,6 +28,11 @@ measure() {
 
 table_has() { jq -e "$2" "$LAB_DIR/$1.json" >/dev/null; }
 column_has() { table_has "$1" "[.[] | select($2)[\"$3\"] | tonumber > 0] | length == $4 and all"; }
+
+measure packet --flows 1 --repeat 1000
+for hook in TC XDP; do
+	expect "packet: rows of $hook" table_has packet "[.[] | select(.hook == \"$hook\")] | length > 10"
+done
 
 measure flows --flows 400
 if command -v ndpiReader >/dev/null; then
