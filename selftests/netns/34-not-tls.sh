@@ -9,7 +9,7 @@ set -euo pipefail
 lab_start not-tls
 need curl openssl socat ssh dropbear
 shell4=198.51.100.12 raw4=198.51.100.13
-for address in $shell4 $raw4; do in_ns server ip addr add $address/32 dev lo; done
+for address in $shell4 $raw4; do in_ns server ip addr add "$address/32" dev lo; done
 
 # echo_on tcp|udp ADDRESS: port 443 of that address sends back what it gets.
 echo_on() {
@@ -18,13 +18,13 @@ echo_on() {
 	spawn server "echo-$1-$2" socat "$kind-LISTEN:443,bind=$(bracket "$2"),fork,reuseaddr" EXEC:cat
 }
 for address in $SERVER4 $raw4 $OTHER6; do
-	for kind in tcp udp; do echo_on $kind $address; done
+	for kind in tcp udp; do echo_on $kind "$address"; done
 done
 serve_http 80
 make_cert www.example.org
 for address in $OTHER4 $SERVER6; do
 	spawn server "tls-$address" socat \
-		"OPENSSL-LISTEN:443,pf=$([ "$address" = $OTHER4 ] && echo ip4 || echo ip6),bind=$(bracket $address),fork,reuseaddr,cert=$LAB_DIR/www.example.org.pem,verify=0" \
+		"OPENSSL-LISTEN:443,pf=$([ "$address" = $OTHER4 ] && echo ip4 || echo ip6),bind=$(bracket "$address"),fork,reuseaddr,cert=$LAB_DIR/www.example.org.pem,verify=0" \
 		TCP:127.0.0.1:80
 done
 dropbearkey -t ed25519 -f "$LAB_DIR/host_key" >/dev/null 2>&1
@@ -46,7 +46,7 @@ words() {
 }
 for kind in tcp udp; do
 	for address in $raw4 $OTHER6; do
-		open_line "$kind-$address" socat - "${kind^^}:$(bracket $address):443"
+		open_line "$kind-$address" socat - "${kind^^}:$(bracket "$address"):443"
 		refuse "$kind to $address: a stream without a known form is cut off" words "$kind-$address"
 	done
 	open_line "$kind-exempt" socat - "${kind^^}:$SERVER4:443"
@@ -54,8 +54,8 @@ for kind in tcp udp; do
 done
 refuse "ssh on port 443 does not get as far as its login" talk_ssh $shell4 443
 for address in $OTHER4 $SERVER6; do
-	for number in 1 2 3; do expect "HTTPS to $address, $number" https $address; done
-	expect "16 MiB by HTTPS from $address" fetch https://www.example.org/big.bin $address
+	for number in 1 2 3; do expect "HTTPS to $address, $number" https "$address"; done
+	expect "16 MiB by HTTPS from $address" fetch https://www.example.org/big.bin "$address"
 done
 
 # Nothing of the stream gets as far as iptables any more, either way.
