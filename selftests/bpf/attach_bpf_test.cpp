@@ -31,6 +31,7 @@
 
 #include "../unit/packets.hpp"
 #include "dataplane/dataplane.hpp"
+#include "program_run.hpp"
 
 namespace l7mark {
 namespace {
@@ -133,15 +134,13 @@ class Attach : public testing::Test {
   }
 
   static void SetUpTestSuite() {
-    auto probed = probe_features();
-    if (geteuid() != 0 || !probed || !probed->check_required().ok()) return;
-    features_ = *probed;
-    plane_ = open_plane();
+    features_ = test::usable_features(why_);
+    if (features_) plane_ = open_plane();
   }
   static void TearDownTestSuite() { plane_.reset(); }
 
   void SetUp() override {
-    if (!features_) GTEST_SKIP() << "needs root and a kernel that l7mark runs on";
+    if (!features_) GTEST_SKIP() << why_;
     ASSERT_TRUE(plane_);
     if (unshare(CLONE_NEWNET) != 0) GTEST_SKIP() << "needs network namespaces";
     ASSERT_TRUE(mount_bpffs().ok());
@@ -229,6 +228,7 @@ class Attach : public testing::Test {
   }
 
   static inline std::optional<Features> features_;
+  static inline std::string why_;  // there are no features
   AttachPaths paths_;
   std::vector<std::string> dispatchers_;  // of others
   static inline std::optional<Dataplane> plane_;

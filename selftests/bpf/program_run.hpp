@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstring>
@@ -94,46 +95,48 @@ struct Record {
   l7m_sample head{};  // last: it ends in an array without a size
 };
 
+// Fatal: a fixture whose SetUp() comes here does not run its test without what it needs.
+inline void fail(const std::string& why) {
+  FAIL() << why;
+}
+
+// What the kernel can do. Nothing without root and on a kernel that is too old for l7mark, which
+// are reasons to skip: `why` says which. Whatever else is in the way is a failure of the test that
+// runs.
+inline std::optional<Features> usable_features(std::string& why) {
+  if (geteuid() != 0) {
+    why = "needs root";
+    return std::nullopt;
+  }
+  auto features = probe_features();
+  if (!features) {
+    why = features.error().message();
+    fail(why);
+    return std::nullopt;
+  }
+  if (const Status status = features->check_required(); !status.ok()) {
+    why = status.error().message();
+    return std::nullopt;
+  }
+  return *features;
+}
+
 class Plane {
  public:
-  // Null where the kernel or the privileges do not do; `why` says so. `without`: names of features
-  // to do without, as in L7MARK_WITHOUT.
+  // Null where this cannot be asked of the machine: `why` says so, and the test is a skip. Null
+  // after a failure, too, which then is one of the test that runs. `without`: names of features to
+  // do without, as in L7MARK_WITHOUT.
   static std::unique_ptr<Plane> make(const DataplaneOptions& options, std::string& why,
                                      std::string_view without = {}) {
-    auto features = probe_features();
-    if (!features) {
-      why = features.error().message();
-      return nullptr;
-    }
-    if (const Status status = features->disable(without); !status.ok()) {
-      why = status.error().message();
-      return nullptr;
-    }
-    auto plane = Dataplane::open_private(options, *features);
+    auto features = usable_features(why);
+    if (!features) return nullptr;
+    auto plane = load(options, *features, without);
     if (!plane) {
       why = plane.error().message();
+      fail(why);
       return nullptr;
     }
-    std::unique_ptr<Plane> out(new Plane(std::move(*plane)));
-    auto xdp = out->maps.open_xdp();
-    if (!xdp) {
-      why = xdp.error().message();
-      return nullptr;
-    }
-    out->xdp_.reset(*xdp);
-    if (bpf_object__load(*xdp) != 0) {
-      why = "the XDP object does not load";
-      return nullptr;
-    }
-    for (std::uint32_t i = 0; i < out->maps.rings(); ++i) {
-      Ring& ring = *out->rings_.emplace_back(std::make_unique<Ring>());
-      ring.reader.reset(ring_buffer__new(out->maps.ring_fd(i), take, &ring.records, nullptr));
-      if (!ring.reader) {
-        why = "a ring buffer cannot be mapped";
-        return nullptr;
-      }
-    }
-    return out;
+    return std::move(*plane);
   }
 
   [[nodiscard]] int tc(const char* name) const { return maps.program_fd(name); }
@@ -220,6 +223,24 @@ class Plane {
   };
 
   explicit Plane(Dataplane&& plane) : maps(std::move(plane)) {}
+
+  static Result<std::unique_ptr<Plane>> load(const DataplaneOptions& options, Features& features,
+                                             std::string_view without) {
+    L7MARK_TRY(features.disable(without));
+    auto plane = Dataplane::open_private(options, features);
+    if (!plane) return plane.error();
+    std::unique_ptr<Plane> out(new Plane(std::move(*plane)));
+    auto xdp = out->maps.open_xdp();
+    if (!xdp) return xdp.error();
+    out->xdp_.reset(*xdp);
+    if (bpf_object__load(*xdp) != 0) return error_from_errno("load", "the XDP object");
+    for (std::uint32_t i = 0; i < out->maps.rings(); ++i) {
+      Ring& ring = *out->rings_.emplace_back(std::make_unique<Ring>());
+      ring.reader.reset(ring_buffer__new(out->maps.ring_fd(i), take, &ring.records, nullptr));
+      if (!ring.reader) return error_from_errno("map", "ring buffer " + std::to_string(i));
+    }
+    return out;
+  }
 
   static int take(void* context, void* data, std::size_t size) {
     Record record;
