@@ -60,6 +60,7 @@ status 2 "$bin/l7mark" statsu
 status 2 "$bin/l7mark" load
 status 2 "$bin/l7mark" load lan0 --mode fast
 status 2 "$bin/l7mark" --instance ../x status
+status 2 "$bin/l7mark" classify --json --format table /nonexistent.pcap
 status 2 "$bin/l7markd"
 status 1 "$bin/l7mark" --instance nobody-here status
 status 1 "$bin/l7mark" check /nonexistent/policy.jsonc

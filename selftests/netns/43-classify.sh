@@ -56,6 +56,10 @@ for format in json table; do
 	done
 done
 
+equal "--json: status" "$(classify --json "$LAB_DIR/lab.pcap")" 0
+cp "$LAB_DIR/out.txt" "$LAB_DIR/by-flag.txt"
+classify --format json "$LAB_DIR/lab.pcap" >/dev/null
+expect "--json is --format json" diff "$LAB_DIR/by-flag.txt" "$LAB_DIR/out.txt"
 classify --policy "$policy" "$LAB_DIR/lab.pcap" >/dev/null
 # of PORT FIELD: that field of the flows to the server's port, each value once.
 of() { jq -r --argjson port "$1" "select(.dport == \$port) | .$2" "$LAB_DIR/out.txt" | sort | uniq -c | xargs; }

@@ -191,6 +191,11 @@ void register_classify(CLI::App& app, Action& chosen) {
   add_choice<Format>(*command, "--format", options->format,
                      {{"json", Format::json}, {"table", Format::table}},
                      "json (default, an object a line) or table");
+  command
+      ->add_flag_callback(
+          "--json", [options] { options->format = Format::json; },
+          "As --format json, for a command line like those of the others")
+      ->excludes("--format");
   command->add_option("--policy", options->policy,
                       "Show each flow's class; sampling and decapsulation as in this policy");
   command->add_option("--packets", options->packets, "Payload packets copied of a flow (8)")
