@@ -248,6 +248,26 @@ TEST_F(IpsetNetns, EveryTypeAndOption) {
   }
 }
 
+// The kernel holds writers while it enlarges a set.
+TEST_F(IpsetNetns, IsNotEnlargedAtHalfOfMaxelem) {
+  ASSERT_TRUE(ipset_->ensure(spec_).ok());
+  EXPECT_THAT(text_of("ipset list -terse ZOOM"), HasSubstr("hashsize 16384 maxelem 65536"));
+  std::vector<SetEntry> entries;
+  for (std::uint16_t port = 1; port <= 32768; ++port)
+    entries.push_back(entry(kServer4, port, kClient4, IPPROTO_TCP));
+  const WriteOutcome outcome = ipset_->add(spec_, entries);
+  ASSERT_TRUE(outcome.ok()) << outcome.error->message();
+  EXPECT_THAT(text_of("ipset list -terse ZOOM"), HasSubstr("hashsize 16384 maxelem 65536"));
+  for (const auto& [maxelem, hashsize] : {std::pair{100U, 128U}, std::pair{1U, 64U}}) {
+    IpsetSpec small = spec_;
+    small.name = "SMALL" + std::to_string(maxelem);
+    small.maxelem = maxelem;
+    ASSERT_TRUE(ipset_->ensure(small).ok());
+    EXPECT_THAT(text_of("ipset list -terse " + small.name),
+                HasSubstr("hashsize " + std::to_string(hashsize) + " maxelem"));
+  }
+}
+
 TEST_F(IpsetNetns, RefreshGivesANewTimeoutAndKeepsCounters) {
   spec_.counters = true;
   ASSERT_TRUE(ipset_->ensure(spec_).ok());
@@ -273,7 +293,8 @@ TEST_F(IpsetNetns, RemoveDeletesAndForgivesWhatIsMissing) {
 }
 
 TEST_F(IpsetNetns, AdoptsTheUsersSetAndNeverHarmsIt) {
-  ASSERT_EQ(run("ipset create ZOOM hash:ip,port,ip timeout 60 counters comment maxelem 99 && "
+  ASSERT_EQ(run("ipset create ZOOM hash:ip,port,ip timeout 60 counters comment maxelem 99 "
+                "hashsize 64 && "
                 "ipset add ZOOM 203.0.113.1,tcp:22,192.0.2.9 timeout 0")
                 .status,
             0);
@@ -283,7 +304,9 @@ TEST_F(IpsetNetns, AdoptsTheUsersSetAndNeverHarmsIt) {
   EXPECT_EQ(ipset_->destroy("ZOOM").error().message(),
             "cannot destroy ipset ZOOM: Operation not permitted (l7mark did not create it)");
   EXPECT_FALSE(ipset_->flush("ZOOM").ok());
-  EXPECT_THAT(text_of("ipset list ZOOM"), HasSubstr("203.0.113.1,tcp:22,192.0.2.9"));
+  const std::string list = text_of("ipset list ZOOM");
+  EXPECT_THAT(list, HasSubstr("hashsize 64 maxelem 99"));
+  EXPECT_THAT(list, HasSubstr("203.0.113.1,tcp:22,192.0.2.9"));
 }
 
 TEST_F(IpsetNetns, RefusesADifferentSetByNamingTheDifference) {

@@ -218,6 +218,19 @@ TEST(Ipset, PairChecksNamesWithTheirSuffix) {
   EXPECT_FALSE(ipset_pair(spec).ok());
 }
 
+TEST(Ipset, HashsizeFollowsMaxelemUnlessGiven) {
+  IpsetSpec spec;
+  EXPECT_EQ(ipset_hashsize(spec), 16384U);
+  spec.maxelem = 100;
+  EXPECT_EQ(ipset_hashsize(spec), 100U);
+  spec.maxelem = 1U << 20;
+  EXPECT_EQ(ipset_hashsize(spec), 16384U);
+  spec.hashsize = 64;
+  EXPECT_EQ(ipset_hashsize(spec), 64U);
+  spec.hashsize = 65536;
+  EXPECT_EQ(ipset_hashsize(spec), 65536U);
+}
+
 TEST(Ipset, DifferenceNamesEachThing) {
   IpsetSpec spec;
   spec.name = "S";

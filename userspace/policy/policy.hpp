@@ -174,7 +174,7 @@ struct IpsetAction {
   std::string type = "hash:ip,port,ip";
   std::uint32_t timeout = 600;  // seconds, 0 for none
   std::uint32_t maxelem = 65536;
-  std::uint32_t hashsize = 1024;
+  std::uint32_t hashsize = 0;  // 0: by maxelem, see ipset_hashsize()
   bool counters = false;
   bool comment = false;
   bool skbinfo = false;

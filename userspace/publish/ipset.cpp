@@ -35,6 +35,8 @@ std::uint8_t wanted_revision(IpsetType type) {
   return 0;
 }
 
+constexpr std::uint32_t kMaxelem = 65536;       // the kernel's default
+constexpr std::uint32_t kMostBuckets = 16384;   // 128 KiB
 constexpr std::uint32_t kTimeoutMax = 2147483;  // IPSET_MAX_TIMEOUT, seconds
 // Messages in one datagram; the kernel's echo of each must fit the receive buffer.
 constexpr std::size_t kWindow = 8;
@@ -92,6 +94,11 @@ std::optional<IpsetType> parse_ipset_type(std::string_view text) {
   for (const auto type : {IpsetType::ip_port_ip, IpsetType::ip_port, IpsetType::ip, IpsetType::net})
     if (text == to_string(type)) return type;
   return std::nullopt;
+}
+
+std::uint32_t ipset_hashsize(const IpsetSpec& spec) {
+  if (spec.hashsize != 0) return spec.hashsize;
+  return std::min(spec.maxelem != 0 ? spec.maxelem : kMaxelem, kMostBuckets);
 }
 
 Result<std::pair<IpsetSpec, IpsetSpec>> ipset_pair(const IpsetSpec& spec) {

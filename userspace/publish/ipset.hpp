@@ -28,7 +28,7 @@ struct IpsetSpec {
   bool ipv6 = false;
   std::uint32_t timeout = 0;   // seconds, the set's default; 0: a set without timeouts
   std::uint32_t maxelem = 0;   // 0: the kernel's default, 65536
-  std::uint32_t hashsize = 0;  // 0: the kernel's default, 1024
+  std::uint32_t hashsize = 0;  // 0: by maxelem, see ipset_hashsize()
   bool counters = false;
   bool comment = false;
   bool skbinfo = false;
@@ -36,6 +36,11 @@ struct IpsetSpec {
 
   friend bool operator==(const IpsetSpec&, const IpsetSpec&) = default;
 };
+
+// Buckets that a set is created with, where the policy does not say. The kernel's own default of
+// 1024 is enlarged before 5,000 elements, again at each doubling, and holds all writers meanwhile.
+// A bucket costs 8 bytes; the kernel rounds up to a power of two.
+[[nodiscard]] std::uint32_t ipset_hashsize(const IpsetSpec& spec);
 
 // The two kernel sets behind a name of the policy: IPv4 under the name itself, IPv6 with "6"
 // appended. Fails if either name is empty or longer than 31 characters, or timeout or maxelem is

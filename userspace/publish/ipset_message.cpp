@@ -185,7 +185,7 @@ nlmsghdr* put_create(void* at, const Context& context, const IpsetSpec& spec,
   mnl_attr_put_u8(message, IPSET_ATTR_REVISION, revision);
   mnl_attr_put_u8(message, IPSET_ATTR_FAMILY, family_of(spec.ipv6));
   nlattr* nest = mnl_attr_nest_start(message, IPSET_ATTR_DATA);
-  if (spec.hashsize != 0) put_net32(message, IPSET_ATTR_HASHSIZE, spec.hashsize);
+  put_net32(message, IPSET_ATTR_HASHSIZE, ipset_hashsize(spec));
   if (spec.maxelem != 0) put_net32(message, IPSET_ATTR_MAXELEM, spec.maxelem);
   if (spec.timeout != 0) put_net32(message, IPSET_ATTR_TIMEOUT, spec.timeout);
   std::uint32_t flags = 0;
