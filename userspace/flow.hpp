@@ -74,7 +74,7 @@ struct FlowDetails {
 
 // What is known of a flow for matching. Ports in host byte order, 0 where there are none.
 struct FlowFacts {
-  Address client;  // who sent first, as far as is known
+  Address client;  // who opened the flow, as far as is known
   Address server;
   std::uint16_t client_port = 0;
   std::uint16_t server_port = 0;

@@ -73,6 +73,19 @@ packets=$(tcpdump -nr "$LAB_DIR/lab.pcap" 'tcp or udp' 2>/dev/null | wc -l)
 equal "packets of all flows, as tcpdump counts them" \
 	"$(jq -s 'map(select(.proto == "tcp" or .proto == "udp") | .packets) | add' "$LAB_DIR/out.txt")" "$packets"
 
+# Of connections under way, the server's half alone: who the server is, is told by the ports.
+server_policy=$(
+	write_policy server <<'END'
+{ "version": 1, "classes": [ { "name": "https", "match": { "server_ports": [443], "midstream": true } } ] }
+END
+)
+tcpdump -r "$LAB_DIR/lab.pcap" -w "$LAB_DIR/half.pcap" src port 443 and greater 200 2>/dev/null
+for path in kernel user; do
+	classify --path $path --policy "$server_policy" "$LAB_DIR/half.pcap" >/dev/null
+	equal "$path, the server's half of HTTPS: sent by the server" "$(jq .sport "$LAB_DIR/out.txt" | xargs)" "443 443"
+	equal "$path, the server's half of HTTPS: its class" "$(jq -r .class "$LAB_DIR/out.txt" | xargs)" "https https"
+done
+
 # A machine to itself sends packets of 64 KiB, and so much as its headers is more than a run can be told.
 spawn gateway sink socat -u -b 65536 UDP-RECV:9000,bind=127.0.0.1 OPEN:/dev/null
 wait_for 10 in_ns gateway bash -c 'ss -lun | grep -q 127.0.0.1:9000' || fail "the sink does not start"

@@ -297,6 +297,27 @@ TEST_F(ClassifierTest, ASynAckFirstTellsWhoTheServerIs) {
   EXPECT_EQ(answers_[0].facts.server_port, ends_.sport);
 }
 
+// The first packet seen is the server's: the facts say so, and the hardware address is the
+// client's.
+TEST_F(ClassifierTest, AnAnswerFirstTellsWhoTheServerIs) {
+  ClassifierOptions options;
+  options.inside = {*Prefix::parse(ends_.source + std::string("/32"))};
+  restart(options);
+  Sample from_server(tcp(ends_.reversed(), L7M_TCP_ACK, 1, 1, Bytes(50, 0xee)));
+  from_server.head.candidate_flags = L7M_FLOW_MIDSTREAM;
+  take(from_server);
+  take(Sample(udp(ends_.reversed(), Bytes(50, 0xee))));
+  classifier_->finish();
+  ASSERT_EQ(answers_.size(), 2U);
+  for (const Answer& answer : answers_) {
+    EXPECT_EQ(answer.key.address(answer.initiator).to_string(), ends_.destination);
+    EXPECT_EQ(answer.facts.client.to_string(), ends_.source);
+    EXPECT_EQ(answer.facts.client_port, ends_.sport);
+    EXPECT_EQ(answer.facts.server_port, 443);
+    EXPECT_EQ(answer.facts.client_mac[5], 0x02) << "of the receiver";
+  }
+}
+
 TEST_F(ClassifierTest, MidstreamIsMarked) {
   Sample sample(tcp(ends_, L7M_TCP_ACK, 1, 1, Bytes(50, 0xee)));
   sample.head.candidate_flags = L7M_FLOW_MIDSTREAM;

@@ -184,6 +184,7 @@ Result<KernelPath> KernelPath::make(const PathOptions& options, std::uint32_t ex
 
   ClassifierOptions limits;
   limits.idle_ns = 0;
+  limits.inside = options.inside;
   limits.max_flows = limits.max_waiting = SIZE_MAX;
   state->engines.reserve(options.rings);
   state->callbacks.reserve(options.rings);

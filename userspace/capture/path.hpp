@@ -22,7 +22,7 @@ struct PathOptions {
   SamplingConfig sampling;
   std::uint32_t rings = 1;     // classifiers, each with an Engine of its own
   std::uint32_t parse = 0;     // L7M_PARSE_*
-  std::vector<Prefix> inside;  // of clients: chooses the ring
+  std::vector<Prefix> inside;  // of clients: chooses the ring, and tells who is one
   EngineOptions engine;
 
   [[nodiscard]] l7m_settings settings() const {

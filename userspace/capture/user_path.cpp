@@ -104,6 +104,7 @@ Result<UserPath> UserPath::make(const PathOptions& options) {
   // A capture's flows are all kept: nothing is given up before its end.
   ClassifierOptions limits;
   limits.idle_ns = 0;
+  limits.inside = options.inside;
   limits.max_flows = limits.max_waiting = SIZE_MAX;
   state->engines.reserve(rings);
   for (std::uint32_t i = 0; i < rings; ++i) {

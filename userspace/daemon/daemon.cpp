@@ -47,6 +47,13 @@ struct LoadedPolicy {
   EngineOptions engine;
 };
 
+ClassifierOptions classifier_options(const Policy& policy) {
+  ClassifierOptions out;
+  out.idle_ns = std::uint64_t{policy.sampling.idle_timeout} * 1'000'000'000;
+  out.inside = policy.inside;
+  return out;
+}
+
 // The engine only lends its names: packets are looked at by workers alone.
 Result<LoadedPolicy> load(const std::string& path) {
   LoadedPolicy out;
@@ -157,10 +164,8 @@ Status Daemon::start_parts(const LoadedPolicy& loaded) {
   std::vector<int> rings;
   for (std::uint32_t i = 0; i < dataplane_->rings(); ++i) rings.push_back(dataplane_->ring_fd(i));
   engine_ = loaded.engine;
-  ClassifierOptions classifier;
-  classifier.idle_ns = std::uint64_t{policy.sampling.idle_timeout} * 1'000'000'000;
   workers_ = std::make_unique<WorkerPool>(
-      rings, engine_, classifier,
+      rings, engine_, classifier_options(policy),
       WorkerPool::Events{
           [this](std::vector<Message>&& messages) { core_->on_messages(std::move(messages)); },
           [this](std::uint32_t worker, std::optional<FlowKey> culprit) {
@@ -290,9 +295,10 @@ Result<std::string> Daemon::reload() {
     attached_.erase(config.name);
   }
   if (loaded->engine.protocols_file != engine_.protocols_file ||
-      !loaded->engine.protocols_file.empty()) {
+      !loaded->engine.protocols_file.empty() ||
+      classifier_options(*loaded->policy) != classifier_options(old)) {
     engine_ = loaded->engine;
-    workers_->set_engine(engine_);
+    workers_->set_options(engine_, classifier_options(*loaded->policy));
     workers_->stop();
     L7MARK_TRY(workers_->start());
   }

@@ -67,7 +67,7 @@ struct WorkerPool::Slot {
 WorkerPool::WorkerPool(const std::vector<int>& ring_fds, EngineOptions engine,
                        ClassifierOptions classifier, Events events)
     : engine_(std::move(engine)),
-      classifier_(classifier),
+      classifier_(std::move(classifier)),
       events_(std::move(events)),
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
       buffer_(kMessageBatch * 2) {

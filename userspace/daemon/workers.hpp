@@ -50,7 +50,10 @@ class WorkerPool {
   // Ends all of them and waits. They may be started again.
   void stop();
   // For a change of what they classify with: takes effect with the next start().
-  void set_engine(EngineOptions engine) { engine_ = std::move(engine); }
+  void set_options(EngineOptions engine, ClassifierOptions classifier) {
+    engine_ = std::move(engine);
+    classifier_ = std::move(classifier);
+  }
 
   // An epoll descriptor that becomes readable when any worker has sent something.
   [[nodiscard]] int fd() const { return epoll_.get(); }

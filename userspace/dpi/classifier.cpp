@@ -8,6 +8,7 @@
 #include <cstring>
 #include <utility>
 
+#include "dpi/client.hpp"
 #include "dpi/dns.hpp"
 
 namespace l7mark {
@@ -59,6 +60,7 @@ struct Classifier::Flow : PoolLinks<Flow> {
   FlowKey key;
   std::uint32_t id = 0;
   std::uint8_t initiator = 0;
+  std::uint8_t client = 0;       // client_of()
   std::uint8_t flags = 0;        // L7M_FLOW_*
   bool detected = false;         // nDPI is done with it
   bool guessed = false;          // its detection is a guess by port or address
@@ -93,7 +95,7 @@ struct Classifier::Flow : PoolLinks<Flow> {
 Classifier::Classifier(Engine& engine, ClassifierSink& sink, ClassifierOptions options)
     : engine_(engine),
       sink_(sink),
-      options_(options),
+      options_(std::move(options)),
       flows_(std::make_unique<FlowPool<Flow>>()),
       packet_(kMaxPacket) {}
 
@@ -167,6 +169,8 @@ Classifier::Flow& Classifier::create(const FlowKey& key, const l7m_sample& sampl
   Flow& flow = flows_->insert(key);
   flow.id = sample.id;
   flow.initiator = sample.initiator;
+  flow.client = static_cast<std::uint8_t>(
+      client_of(key, sample.initiator, sample.candidate_flags, options_.inside));
   flow.vlan = sample.vlan;
   flow.ifindex = sample.ifindex;
   flow.first_ns = sample.time_ns;
@@ -227,9 +231,7 @@ bool Classifier::start(Flow& flow) {
 void Classifier::inspect(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> data) {
   if (sample.l2 != 0 && sample.l3_offset >= 14) {
     // Bytes 0 to 5 are the receiver's address, 6 to 11 the sender's.
-    const bool from_client =
-        (sample.direction == flow.initiator) == ((flow.flags & L7M_FLOW_ANSWER) == 0);
-    const std::size_t at = from_client ? 6 : 0;
+    const std::size_t at = sample.direction == flow.client ? 6 : 0;
     std::copy_n(data.begin() + static_cast<std::ptrdiff_t>(at), 6, flow.client_mac.begin());
   }
   const std::size_t length = std::min<std::size_t>(sample.l3_length, kMaxPacket);
@@ -333,8 +335,7 @@ void Classifier::answer(Flow& flow, FlowState state) {
   out.state = state;
   out.closed = is_closed(flow.flags);
   FlowFacts& facts = out.facts;
-  // A SYN-ACK came first: its sender is the server.
-  const int client = (flow.flags & L7M_FLOW_ANSWER) != 0 ? 1 - flow.initiator : int{flow.initiator};
+  const int client = flow.client;
   facts.client = flow.key.address(client);
   facts.server = flow.key.address(1 - client);
   facts.client_port = flow.key.port(client);

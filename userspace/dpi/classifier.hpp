@@ -33,6 +33,10 @@ struct ClassifierOptions {
   std::size_t max_waiting = 32768;
   // A flow without a sample for so long is given up; 0 for never.
   std::uint64_t idle_ns = 10'000'000'000;
+  // Prefixes of the clients' side: see client_of().
+  std::vector<Prefix> inside;
+
+  friend bool operator==(const ClassifierOptions&, const ClassifierOptions&) = default;
 };
 
 struct ClassifierStats {
