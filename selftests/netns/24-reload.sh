@@ -65,8 +65,15 @@ fi
 expect "and says why" grep -q 'Zooom' "$LAB_DIR/reload.log"
 expect "the flow keeps its mark" turns_to new-mark
 
-policy 0x87 AFTER >/dev/null
+workers() { l7mark status --json | jq -c '[.workers[].pid]'; }
+before=$(workers)
+file=$(policy 0x87 AFTER)
 expect "l7mark reload with a good file succeeds" l7mark reload
 expect_soon "the same flow has the newest mark" 15 turns_to newest-mark
+equal "the workers are the same" "$(workers)" "$before"
+sed -i 's/"version": 1,/"version": 1, "inside": [ "10.0.0.0\/8" ],/' "$file"
+expect "l7mark reload with other prefixes succeeds" l7mark reload
+refuse "and starts workers that know them" test "$(workers)" = "$before"
+expect "the flow keeps its mark" turns_to newest-mark
 stop_daemon
 expect_nothing_left

@@ -19,7 +19,7 @@ class ClassifierTest : public testing::Test, public ClassifierSink {
   void on_answer(Answer&& answer) override { answers_.push_back(std::move(answer)); }
   void on_dns(DnsAnswer&& answer) override { dns_.push_back(std::move(answer)); }
 
-  void restart(ClassifierOptions options) {
+  void restart(const ClassifierOptions& options) {
     classifier_ = std::make_unique<Classifier>(engine_, *this, options);
   }
   bool take(const Sample& sample) { return classifier_->take(sample.bytes()); }

@@ -16,40 +16,40 @@ constexpr const char* kOutside = "198.51.100.7";
 
 struct Case {
   const char* what;
+  const char* sender;
+  const char* receiver;
+  std::uint16_t sender_port;
+  std::uint16_t receiver_port;
   std::uint8_t protocol;
   std::uint8_t flags;
-  const char* sender;
-  std::uint16_t sender_port;
-  const char* receiver;
-  std::uint16_t receiver_port;
   bool sender_is_client;
 };
 
 const Case kCases[] = {
-    {"SYN", 6, 0, kInside, 40000, kOutside, 443, true},
-    {"SYN to a server inside, from a low port", 6, 0, kOutside, 20, kInside, 40000, true},
-    {"SYN-ACK", 6, L7M_FLOW_ANSWER, kOutside, 40000, kInside, 443, false},
-    {"under way, from the client", 6, L7M_FLOW_MIDSTREAM, kInside, 40000, kOutside, 443, true},
-    {"under way, from the server", 6, L7M_FLOW_MIDSTREAM, kOutside, 443, kInside, 40000, false},
-    {"under way, server inside", 6, L7M_FLOW_MIDSTREAM, kInside, 443, kOutside, 40000, false},
-    {"under way, registered port", 6, L7M_FLOW_MIDSTREAM, kOutside, 8443, kInside, 32768, false},
-    {"under way, NAT's port", 6, L7M_FLOW_MIDSTREAM, kOutside, 443, kInside, 1024, false},
-    {"under way, ports alike, from outside", 6, L7M_FLOW_MIDSTREAM, kOutside, 50000, kInside, 40000,
+    {"SYN", kInside, kOutside, 40000, 443, 6, 0, true},
+    {"SYN to a server inside, from a low port", kOutside, kInside, 20, 40000, 6, 0, true},
+    {"SYN-ACK", kOutside, kInside, 40000, 443, 6, L7M_FLOW_ANSWER, false},
+    {"under way, from the client", kInside, kOutside, 40000, 443, 6, L7M_FLOW_MIDSTREAM, true},
+    {"under way, from the server", kOutside, kInside, 443, 40000, 6, L7M_FLOW_MIDSTREAM, false},
+    {"under way, server inside", kInside, kOutside, 443, 40000, 6, L7M_FLOW_MIDSTREAM, false},
+    {"under way, registered port", kOutside, kInside, 8443, 32768, 6, L7M_FLOW_MIDSTREAM, false},
+    {"under way, NAT's port", kOutside, kInside, 443, 1024, 6, L7M_FLOW_MIDSTREAM, false},
+    {"under way, ports alike, from outside", kOutside, kInside, 50000, 40000, 6, L7M_FLOW_MIDSTREAM,
      false},
-    {"under way, ports alike, from inside", 6, L7M_FLOW_MIDSTREAM, kInside, 40000, kOutside, 50000,
+    {"under way, ports alike, from inside", kInside, kOutside, 40000, 50000, 6, L7M_FLOW_MIDSTREAM,
      true},
-    {"under way, ports alike, both outside", 6, L7M_FLOW_MIDSTREAM, kOutside, 50000, "203.0.113.1",
-     40000, true},
-    {"datagram of a client", 17, 0, kInside, 40000, kOutside, 8801, true},
-    {"answer", 17, 0, kOutside, 443, kInside, 32768, false},
-    {"answer from a registered port", 17, 0, kOutside, 8801, kInside, 40000, false},
-    {"a client inside chooses its port", 17, 0, kInside, 443, kOutside, 40000, true},
-    {"between two inside", 17, 0, "192.168.1.6", 443, kInside, 40000, true},
-    {"to a service inside", 17, 0, kOutside, 443, kInside, 1194, true},
-    {"to a service inside, ports alike", 17, 0, kOutside, 40000, kInside, 51820, true},
-    {"DNS between resolvers", 17, 0, kOutside, 53, kInside, 53, true},
-    {"SCTP", 132, 0, kOutside, 443, kInside, 40000, true},
-    {"ICMP", 1, 0, kOutside, 0, kInside, 0, true},
+    {"under way, ports alike, both outside", kOutside, "203.0.113.1", 50000, 40000, 6,
+     L7M_FLOW_MIDSTREAM, true},
+    {"datagram of a client", kInside, kOutside, 40000, 8801, 17, 0, true},
+    {"answer", kOutside, kInside, 443, 32768, 17, 0, false},
+    {"answer from a registered port", kOutside, kInside, 8801, 40000, 17, 0, false},
+    {"a client inside chooses its port", kInside, kOutside, 443, 40000, 17, 0, true},
+    {"between two inside", "192.168.1.6", kInside, 443, 40000, 17, 0, true},
+    {"to a service inside", kOutside, kInside, 443, 1194, 17, 0, true},
+    {"to a service inside, ports alike", kOutside, kInside, 40000, 51820, 17, 0, true},
+    {"DNS between resolvers", kOutside, kInside, 53, 53, 17, 0, true},
+    {"SCTP", kOutside, kInside, 443, 40000, 132, 0, true},
+    {"ICMP", kOutside, kInside, 0, 0, 1, 0, true},
 };
 
 TEST(Client, IsWhoOpenedTheFlow) {
