@@ -4,6 +4,7 @@
 #ifndef L7MARK_BPF_CANDIDATE_H
 #define L7MARK_BPF_CANDIDATE_H
 
+#include <l7mark/candidates.h>
 #include <l7mark/ring.h>
 #include <l7mark/sampling.h>
 #include "export.h"
@@ -94,25 +95,139 @@ static __always_inline void l7m_count_packet(struct l7m_counters *count, const s
 	count->bytes[sender] += met->bytes;
 }
 
-static __always_inline struct l7m_candidate *l7m_find_candidate(const struct l7m_key *key, int v4)
-{
-	struct l7m_key4 key4;
+/* Where a flow is among the candidates, or would be. */
+struct l7m_spot {
+	struct l7m_candidate_set *set;
+	__u32 tag; /* without the number of a place */
+};
 
-	if (!v4)
-		return bpf_map_lookup_elem(&candidates6, key);
-	l7m_key_to_v4(key, &key4);
-	return bpf_map_lookup_elem(&candidates4, &key4);
+static __always_inline int l7m_find_spot(const struct l7m_key *key, const struct l7m_settings *s,
+					 struct l7m_spot *spot)
+{
+	__u64 hash = l7m_candidate_hash(key, s->seed);
+	__u32 index = l7m_candidate_set_of(hash, l7m_config.sets);
+
+	spot->tag = l7m_candidate_tag(hash);
+	spot->set = bpf_map_lookup_elem(&candidates, &index);
+	return spot->set != 0;
 }
 
-static __always_inline long l7m_put_candidate(const struct l7m_key *key, int v4,
-					      const struct l7m_candidate *value)
+static __always_inline int l7m_same_key(const struct l7m_key *a, const struct l7m_key *b)
 {
-	struct l7m_key4 key4;
+	const __u32 *x = (const __u32 *)(const void *)a, *y = (const __u32 *)(const void *)b;
+	__u32 differ = 0;
+	int i;
 
-	if (!v4)
-		return bpf_map_update_elem(&candidates6, key, value, BPF_ANY);
-	l7m_key_to_v4(key, &key4);
-	return bpf_map_update_elem(&candidates4, &key4, value, BPF_ANY);
+#pragma unroll
+	for (i = 0; i < 10; i++)
+		differ |= x[i] ^ y[i];
+	return differ == 0;
+}
+
+/*
+ * The flow's place, 0 if it has none. The place's number comes out of its tag, not out of the loop:
+ * what is loaded is just a number to the verifier, and all ways out of here are one.
+ */
+static __noinline struct l7m_candidate_place *l7m_find_place(struct l7m_candidate_set *set,
+							     __u32 tag, const struct l7m_key *key)
+{
+	struct l7m_candidate_place *place;
+	__u32 i, found;
+
+	if (!set)
+		return 0;
+#pragma unroll
+	for (i = 0; i < L7M_WAYS; i++) {
+		found = *(volatile __u32 *)&set->tag[i];
+		if ((found & ~L7M_TAG_PLACE) != tag)
+			continue;
+		place = &set->place[found & L7M_TAG_PLACE];
+		if (l7m_same_key(&place->key, key))
+			return place;
+	}
+	return 0;
+}
+
+static __always_inline struct l7m_candidate *l7m_find_candidate(const struct l7m_key *key,
+								const struct l7m_settings *s)
+{
+	struct l7m_candidate_place *place;
+	struct l7m_spot spot;
+
+	if (!l7m_find_spot(key, s, &spot))
+		return 0;
+	place = l7m_find_place(spot.set, spot.tag, key);
+	return place ? &place->value : 0;
+}
+
+/*
+ * Gives the flow a place: its own if it has one, else a free one, else that of the flow which came
+ * first. The caller has looked without the lock; another CPU may have been faster.
+ */
+static __noinline struct l7m_candidate *l7m_put_candidate(struct l7m_candidate_set *set, __u32 tag,
+							  const struct l7m_key *key,
+							  const struct l7m_candidate *value)
+{
+	struct l7m_candidate_place *place;
+	__u32 i, at, found, evicted = 0;
+
+	if (!set)
+		return 0;
+	bpf_spin_lock(&set->lock);
+	at = *(volatile __u32 *)&set->next;
+	evicted = 1;
+#pragma unroll
+	for (i = 0; i < L7M_WAYS; i++) {
+		found = *(volatile __u32 *)&set->tag[i];
+		if (!found) {
+			at = i;
+			evicted = 0;
+		} else if ((found & ~L7M_TAG_PLACE) == tag &&
+			   l7m_same_key(&set->place[i].key, key)) {
+			at = i;
+			evicted = 0;
+			break;
+		}
+	}
+	at &= L7M_TAG_PLACE;
+	if (evicted)
+		set->next = at + 1;
+	place = &set->place[at];
+	/* No packet finds a place that is half written. */
+	*(volatile __u32 *)&set->tag[at] = 0;
+	if (evicted)
+		evicted = value->last_seen - place->value.last_seen <= L7M_CANDIDATE_LIFE;
+	place->key = *key;
+	place->value = *value;
+	*(volatile __u32 *)&set->tag[at] = tag | at;
+	bpf_spin_unlock(&set->lock);
+	if (evicted)
+		l7m_count(L7M_COUNT_CANDIDATE_EVICTED, 1);
+	return &place->value;
+}
+
+/* The candidate as it is, and its place given back. Returns 1 if there was one. */
+static __noinline int l7m_take_candidate(struct l7m_candidate_set *set, __u32 tag,
+					 const struct l7m_key *key, struct l7m_candidate *out)
+{
+	int taken = 0;
+	__u32 i;
+
+	if (!set)
+		return 0;
+	bpf_spin_lock(&set->lock);
+#pragma unroll
+	for (i = 0; i < L7M_WAYS; i++) {
+		if ((set->tag[i] & ~L7M_TAG_PLACE) == tag &&
+		    l7m_same_key(&set->place[i].key, key)) {
+			*out = set->place[i].value;
+			set->tag[i] = 0;
+			taken = 1;
+			break;
+		}
+	}
+	bpf_spin_unlock(&set->lock);
+	return taken;
 }
 
 static __always_inline struct l7m_verdict *l7m_find_verdict(struct l7m_met *met)
@@ -138,10 +253,9 @@ static __always_inline void l7m_count_verdict(struct l7m_verdict *v, const struc
 
 /* The flow's first packet. Returns the index of its action. */
 static __noinline __u32 l7m_new_flow(void *ctx, struct l7m_met *met, struct l7m_export *what,
-				     const struct l7m_settings *s)
+				     const struct l7m_settings *s, const struct l7m_spot *spot)
 {
 	const struct l7m_packet *p = &met->packet;
-	int v4 = p->version == 4;
 	struct l7m_candidate fresh = {};
 	struct l7m_candidate *c;
 
@@ -158,16 +272,12 @@ static __noinline __u32 l7m_new_flow(void *ctx, struct l7m_met *met, struct l7m_
 	l7m_count_sample(&fresh, p, s);
 	if (fresh.sampled >= fresh.packets)
 		what->flags |= L7M_SAMPLE_LAST;
-	if (l7m_put_candidate(&what->key, v4, &fresh)) {
-		l7m_count(L7M_COUNT_CANDIDATE_FULL, 1);
-		return 0;
-	}
+	c = l7m_put_candidate(spot->set, spot->tag, &what->key, &fresh);
 	l7m_count(L7M_COUNT_NEW_FLOW, 1);
 	if (s->flags & L7M_SET_PAUSED)
 		l7m_count(L7M_COUNT_PAUSED, 1);
 	else if (!l7m_export(ctx, what, met, &fresh))
 		return fresh.action;
-	c = l7m_find_candidate(&what->key, v4);
 	if (c) {
 		c->first_sent = 0;
 		c->sampled = 0;
@@ -175,28 +285,35 @@ static __noinline __u32 l7m_new_flow(void *ctx, struct l7m_met *met, struct l7m_
 	return fresh.action;
 }
 
-/* A packet whose flow has no verdict. Returns the index of its action. */
-static __noinline __u32 l7m_candidate_packet(void *ctx, struct l7m_met *met)
+/* The packet of the scratch entry, whose flow has no verdict. Returns the index of its action. */
+L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 {
-	const struct l7m_packet *p = &met->packet;
-	int v4 = p->version == 4;
+	struct l7m_met *met = l7m_scratch();
+	const struct l7m_packet *p;
 	const struct l7m_settings *s;
-	struct l7m_candidate *c;
+	struct l7m_candidate_place *place;
+	struct l7m_candidate *c = 0;
+	struct l7m_spot spot;
 	struct l7m_verdict *v;
 	struct l7m_export what = {.type = L7M_RECORD_SAMPLE};
 	__u32 zero = 0, now = (__u32)bpf_jiffies64();
 	__u8 closing;
 
 	s = bpf_map_lookup_elem(&settings, &zero);
-	if (!s)
+	if (!s || !met)
 		return 0;
+	p = &met->packet;
 	met->sender = (__u32)l7m_make_key(p, &what.key);
 	if (p->tcp_flags & L7M_TCP_FIN)
 		what.flags |= L7M_SAMPLE_FIN;
 	if (p->tcp_flags & L7M_TCP_RST)
 		what.flags |= L7M_SAMPLE_RST;
 
-	c = l7m_find_candidate(&what.key, v4);
+	if (!l7m_find_spot(&what.key, s, &spot))
+		return 0;
+	place = l7m_find_place(spot.set, spot.tag, &what.key);
+	if (place)
+		c = &place->value;
 	/* Signed: another CPU may have stamped it a tick later than our `now`. In a replay time
 	 * does not pass as it did in the capture.
 	 */
@@ -214,7 +331,7 @@ static __noinline __u32 l7m_candidate_packet(void *ctx, struct l7m_met *met)
 			l7m_count_verdict(v, met);
 			return v->action;
 		}
-		return l7m_new_flow(ctx, met, &what, s);
+		return l7m_new_flow(ctx, met, &what, s, &spot);
 	}
 	c->last_seen = now;
 	if (p->fragment == L7M_FRAGMENT_LATER) {

@@ -242,7 +242,7 @@ L7M_FUNCTION __u64 l7m_missed(l7m_ctx *ctx, __u32 hook, __u32 l3_offset)
 	if (p->payload)
 		p->handshake = l7m_may_be_handshake(&c, p->protocol);
 	l7m_meet(ctx, hook, met);
-	return (__u64)l3_offset << 32 | l7m_candidate_packet(ctx, met);
+	return (__u64)l3_offset << 32 | l7m_candidate_packet(ctx);
 }
 
 #endif /* L7MARK_BPF_FAST_H */

@@ -87,13 +87,18 @@ static __noinline __u32 l7m_decide(l7m_ctx *ctx, struct l7m_met *met)
 	}
 	if (!count) {
 		const struct l7m_candidate *c;
+		const struct l7m_settings *s;
 		struct l7m_key key;
+		__u32 zero = 0;
 
+		s = bpf_map_lookup_elem(&settings, &zero);
+		if (!s)
+			return 0;
 		l7m_make_key(&met->packet, &key);
-		c = l7m_find_candidate(&key, met->packet.version == 4);
+		c = l7m_find_candidate(&key, s);
 		return c ? c->action : 0;
 	}
-	return l7m_candidate_packet(ctx, met);
+	return l7m_candidate_packet(ctx);
 }
 
 /*

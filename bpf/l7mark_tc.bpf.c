@@ -2,7 +2,7 @@
 /*
  * The TC programs: a complete data plane by themselves (ingress, egress), their forms for
  * interfaces without a link-layer header (_l3), the one behind our XDP program (after_xdp), the
- * classifier for a qdisc (classid), and the editor that userspace runs over entries (edit).
+ * classifier for a qdisc (classid), and what userspace runs over entries (edit, settle).
  */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
@@ -179,20 +179,23 @@ int l7mark_classid(struct __sk_buff *skb)
 	return TC_ACT_OK;
 }
 
+static __always_inline struct l7m_verdict *l7m_verdict_of(const struct l7m_key *key)
+{
+	struct l7m_key4 key4;
+
+	if (!l7m_key_is_v4(key))
+		return bpf_map_lookup_elem(&flows6, key);
+	l7m_key_to_v4(key, &key4);
+	return bpf_map_lookup_elem(&flows4, &key4);
+}
+
 static __noinline int l7m_edit_one(struct l7m_edit *edit)
 {
-	int v4 = l7m_key_is_v4(&edit->key);
+	struct l7m_verdict *v = l7m_verdict_of(&edit->key);
+	const struct l7m_settings *s;
 	struct l7m_candidate *c;
-	struct l7m_verdict *v;
+	__u32 zero = 0;
 
-	if (v4) {
-		struct l7m_key4 key4;
-
-		l7m_key_to_v4(&edit->key, &key4);
-		v = bpf_map_lookup_elem(&flows4, &key4);
-	} else {
-		v = bpf_map_lookup_elem(&flows6, &edit->key);
-	}
 	if (v) {
 		if (edit->what & L7M_EDIT_ACTION)
 			v->action = edit->action;
@@ -204,7 +207,10 @@ static __noinline int l7m_edit_one(struct l7m_edit *edit)
 		}
 		return L7M_EDIT_VERDICT;
 	}
-	c = l7m_find_candidate(&edit->key, v4);
+	s = bpf_map_lookup_elem(&settings, &zero);
+	if (!s)
+		return L7M_EDIT_NONE;
+	c = l7m_find_candidate(&edit->key, s);
 	if (!c)
 		return L7M_EDIT_NONE;
 	if (edit->what & L7M_EDIT_ACTION)
@@ -218,21 +224,117 @@ static __noinline int l7m_edit_one(struct l7m_edit *edit)
 	return L7M_EDIT_CANDIDATE;
 }
 
+/* Edit number `i` of the "packet"; 0 if there is none. Global: verified once, and not 48 times. */
+L7M_FUNCTION int l7m_edit_at(struct __sk_buff *skb, __u32 i)
+{
+	struct l7m_edit *at;
+	struct l7m_edit edit;
+
+	if (i >= L7M_EDIT_BATCH)
+		return 0;
+	at = (void *)(long)skb->data + i * sizeof(*at);
+	if ((void *)(at + 1) > (void *)(long)skb->data_end)
+		return 0;
+	edit = *at;
+	at->result = (__u8)l7m_edit_one(&edit);
+	return 1;
+}
+
 /* Run by userspace only, over a "packet" of edits; each is told what became of it. */
 SEC("tc")
 int l7mark_edit(struct __sk_buff *skb)
 {
-	int i;
+	__u32 i;
 
 #pragma clang loop unroll(disable)
 	for (i = 0; i < L7M_EDIT_BATCH; i++) {
-		struct l7m_edit *at = (void *)(long)skb->data + i * sizeof(*at);
-		struct l7m_edit edit;
-
-		if ((void *)(at + 1) > (void *)(long)skb->data_end)
+		if (!l7m_edit_at(skb, i))
 			break;
-		edit = *at;
-		at->result = (__u8)l7m_edit_one(&edit);
+	}
+	return TC_ACT_OK;
+}
+
+static __noinline int l7m_settle_end(struct l7m_settlement *step)
+{
+	struct l7m_verdict *v = l7m_verdict_of(&step->key);
+
+	/* The id asked for: another life of the five-tuple stays. */
+	if (!v || v->flow_id != step->verdict.flow_id)
+		return 0;
+	step->verdict = *v;
+	if (l7m_key_is_v4(&step->key)) {
+		struct l7m_key4 key4;
+
+		l7m_key_to_v4(&step->key, &key4);
+		bpf_map_delete_elem(&flows4, &key4);
+	} else {
+		bpf_map_delete_elem(&flows6, &step->key);
+	}
+	return L7M_SETTLE_TOOK;
+}
+
+static __always_inline long l7m_write_verdict(const struct l7m_settlement *step)
+{
+	struct l7m_key4 key4;
+
+	if (!l7m_key_is_v4(&step->key))
+		return bpf_map_update_elem(&flows6, &step->key, &step->verdict, BPF_ANY);
+	l7m_key_to_v4(&step->key, &key4);
+	return bpf_map_update_elem(&flows4, &key4, &step->verdict, BPF_ANY);
+}
+
+static __noinline int l7m_settle_one(struct l7m_settlement *step)
+{
+	struct l7m_candidate_place *place;
+	const struct l7m_settings *s;
+	struct l7m_spot spot;
+	__u32 zero = 0;
+	int result = 0;
+
+	s = bpf_map_lookup_elem(&settings, &zero);
+	if (!s || !l7m_find_spot(&step->key, s, &spot))
+		return 0;
+	if (step->step == L7M_SETTLE_DECIDE) {
+		/* A FIN that no sample told of is on the candidate only. */
+		place = l7m_find_place(spot.set, spot.tag, &step->key);
+		if (place)
+			step->verdict.flags |= place->value.flags;
+		if (l7m_write_verdict(step))
+			return 0;
+		result = L7M_SETTLE_WROTE;
+	}
+	if (l7m_take_candidate(spot.set, spot.tag, &step->key, &step->candidate))
+		result |= L7M_SETTLE_TOOK;
+	return result;
+}
+
+L7M_FUNCTION int l7m_settle_at(struct __sk_buff *skb, __u32 i)
+{
+	struct l7m_settlement *at;
+	struct l7m_settlement step;
+
+	if (i >= L7M_SETTLE_BATCH)
+		return 0;
+	at = (void *)(long)skb->data + i * sizeof(*at);
+	if ((void *)(at + 1) > (void *)(long)skb->data_end)
+		return 0;
+	step = *at;
+	step.result =
+		(__u8)(step.step == L7M_SETTLE_END ? l7m_settle_end(&step) : l7m_settle_one(&step));
+	*at = step;
+	return 1;
+}
+
+/* Run by userspace only, over a "packet" of steps; each is told what became of it. */
+SEC("tc")
+int l7mark_settle(struct __sk_buff *skb)
+{
+	__u32 i;
+
+#pragma clang loop unroll(disable)
+	for (i = 0; i < L7M_SETTLE_BATCH; i++) {
+		if (!l7m_settle_at(skb, i))
+			break;
 	}
 	return TC_ACT_OK;
 }

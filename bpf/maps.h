@@ -35,22 +35,17 @@ struct {
 } flows6 SEC(".maps");
 
 /*
- * Flows being sampled. Programs insert, userspace removes with the verdict. Full: the least
- * recently used goes, and its flow begins anew.
+ * Flows being sampled, of both families; the places of a set are its flows'. Programs insert,
+ * userspace has `l7mark_settle` take out with the verdict. Full: the flow that was quiet for
+ * longest makes way, is counted, and begins anew if it goes on.
  */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, L7M_DEFAULT_CANDIDATES);
-	__type(key, struct l7m_key4);
-	__type(value, struct l7m_candidate);
-} candidates4 SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, L7M_DEFAULT_CANDIDATES);
-	__type(key, struct l7m_key);
-	__type(value, struct l7m_candidate);
-} candidates6 SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE); /* for its alignment: nobody maps it */
+	__uint(max_entries, L7M_DEFAULT_CANDIDATES / L7M_WAYS);
+	__type(key, __u32);
+	__type(value, struct l7m_candidate_set);
+} candidates SEC(".maps");
 
 /* What classes do. Userspace writes, programs read. */
 struct {

@@ -11,6 +11,7 @@
 #ifndef L7MARK_TYPES_H
 #define L7MARK_TYPES_H
 
+#include <linux/bpf.h>
 #include <linux/types.h>
 
 #ifdef __cplusplus
@@ -101,7 +102,7 @@ struct l7m_verdict {
 };
 L7M_ASSERT_SIZE(struct l7m_verdict, 56);
 
-/* Maps `candidates4` and `candidates6`: flows that are still being sampled. */
+/* A flow that is still being sampled. */
 struct l7m_candidate {
 	struct l7m_counters count;
 	__u32 last_seen; /* jiffies, low 32 bits */
@@ -118,6 +119,30 @@ struct l7m_candidate {
 	__u32 reserved;
 };
 L7M_ASSERT_SIZE(struct l7m_candidate, 56);
+
+/*
+ * An entry of map `candidates`, an array: a flow has its set by its key's hash (candidates.h), and
+ * takes any of the places there; if none is free, that of the flow which came first. No list is
+ * kept in order for that, as an LRU hash does, which is most of what a new flow costs with one. The
+ * lock is for taking and giving back a place; what a packet counts in its own is written without.
+ */
+#define L7M_WAYS      8
+#define L7M_TAG_PLACE 0x07U /* number of the place */
+#define L7M_TAG_TAKEN 0x08U /* set in every taken place's tag */
+struct l7m_candidate_place {
+	struct l7m_key key;
+	struct l7m_candidate value;
+};
+L7M_ASSERT_SIZE(struct l7m_candidate_place, 96);
+
+struct l7m_candidate_set {
+	struct bpf_spin_lock lock;
+	__u32 next;	     /* place that makes way when none is free: they take turns */
+	__u32 tag[L7M_WAYS]; /* 0: free; else 28 bits of the hash, L7M_TAG_TAKEN, its number */
+	__u32 reserved[6];   /* all that a look-up reads is one cache line */
+	struct l7m_candidate_place place[L7M_WAYS];
+};
+L7M_ASSERT_SIZE(struct l7m_candidate_set, 832);
 
 /* Bits of l7m_action.flags. */
 #define L7M_ACT_MARK	 0x01
@@ -209,8 +234,10 @@ struct l7m_settings {
 	__u32 flags;	     /* L7M_SET_* */
 	__u32 mark_mask;     /* bits of skb->mark that any class sets: key of map `marks` */
 	__u32 whole_plain;   /* as `whole`, of flows that begin with no TLS or QUIC handshake */
+	__u32 seed;	     /* of l7m_candidate_hash(); userspace writes it once */
+	__u32 reserved;
 };
-L7M_ASSERT_SIZE(struct l7m_settings, 32);
+L7M_ASSERT_SIZE(struct l7m_settings, 40);
 
 /* First member of every ring-buffer record. */
 enum l7m_record_type {
@@ -258,7 +285,7 @@ L7M_ASSERT_SIZE(struct l7m_sample, 120);
 enum l7m_edit_result {
 	L7M_EDIT_NONE = 0,	/* the key is in neither table */
 	L7M_EDIT_VERDICT = 1,	/* changed in `flows*` */
-	L7M_EDIT_CANDIDATE = 2, /* changed in `candidates*` */
+	L7M_EDIT_CANDIDATE = 2, /* changed in `candidates` */
 };
 
 /* Bits of l7m_edit.what: the fields to set. */
@@ -283,6 +310,34 @@ struct l7m_edit {
 L7M_ASSERT_SIZE(struct l7m_edit, 64);
 #define L7M_EDIT_BATCH 48 /* fits the 3.5 KB that a program run takes on every kernel */
 
+/*
+ * One step of program `l7mark_settle`, which userspace runs over an array of them: flows come and
+ * go by the batch, and no packet falls between the two tables.
+ */
+enum l7m_settle_step {
+	L7M_SETTLE_DECIDE =
+		1, /* write the verdict, with the candidate's flags added; take the candidate */
+	L7M_SETTLE_TAKE = 2, /* take the candidate */
+	L7M_SETTLE_END = 3,  /* take the verdict, if it has the id given in `verdict` */
+};
+
+/* Bits of l7m_settlement.result. */
+#define L7M_SETTLE_WROTE 0x01 /* the verdict is in its table; without: the table is full */
+#define L7M_SETTLE_TOOK	 0x02 /* what was taken is in the union, as it was at last */
+
+struct l7m_settlement {
+	struct l7m_key key;
+	union {
+		struct l7m_verdict verdict;
+		struct l7m_candidate candidate;
+	};
+	__u8 step;   /* enum l7m_settle_step */
+	__u8 result; /* out: L7M_SETTLE_* */
+	__u8 reserved[6];
+};
+L7M_ASSERT_SIZE(struct l7m_settlement, 104);
+#define L7M_SETTLE_BATCH 32
+
 /* What program `l7mark_clock` writes over its input. */
 struct l7m_clock {
 	__u64 jiffies;
@@ -302,6 +357,7 @@ L7M_ASSERT_SIZE(struct l7m_clock, 16);
 struct l7m_config {
 	__u32 parse; /* L7M_PARSE_* */
 	__u32 flags; /* L7M_CFG_* */
+	__u32 sets;  /* entries of map `candidates` */
 };
 
 /* Data in front of a packet by which XDP tells TC what it found. */
@@ -327,7 +383,7 @@ L7M_ASSERT_SIZE(struct l7m_meta, 16);
 	X(RING_MISSING, "ring_missing", "samples not taken: no such ring buffer")                  \
 	X(PAUSED, "paused", "samples not taken: no worker attached")                               \
 	X(COPY_FAILED, "copy_failed", "samples not taken: the packet's bytes could not be read")   \
-	X(CANDIDATE_FULL, "candidate_full", "flows not tracked: no room for a candidate")          \
+	X(CANDIDATE_EVICTED, "candidates_evicted", "candidates that made way for newer flows")     \
 	X(BY_SERVICE, "provisional_by_service", "flows marked at once by service memory")          \
 	X(BY_HINT, "provisional_by_hint", "flows marked at once by a DNS hint")                    \
 	X(REOPENED, "reopened", "closed flows begun anew by a SYN")                                \

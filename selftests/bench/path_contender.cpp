@@ -127,7 +127,7 @@ class Ours final : public PathContender {
 
   Result<std::optional<Captured>> end(const Lab& lab) override {
     const auto counters = daemon_counters(lab, {"sampled_packets", "ring_full", "ring_missing",
-                                                "paused", "copy_failed", "candidate_full"});
+                                                "paused", "copy_failed", "candidates_evicted"});
     daemon_.stop();
     if (!counters) return counters.error();
     Captured out;

@@ -649,7 +649,7 @@ TEST_F(Promise, SeenFromTheServerOnlyWhereTheClientIsNotPlain) {
   put_service(k4, promise(60));
   // A SYN from the server's port to the client's is a flow the other way.
   EXPECT_EQ(ingress(segment(k4.reversed(), kSyn)).skb.mark, 0U);
-  plane_->clear("candidates4");
+  plane_->clear_candidates();
   EXPECT_EQ(ingress(segment(k4.reversed(), kSynAck)).skb.mark, 0x85U);
 }
 

@@ -157,6 +157,18 @@ class Plane {
       ASSERT_EQ(bpf_map_delete_elem(fd, key.data()), 0);
   }
 
+  void clear_candidates() {
+    std::vector<l7m_settlement> steps;
+    ASSERT_TRUE(maps.for_each_candidate([&](const FlowKey& key, const l7m_candidate&) {
+                      l7m_settlement& step = steps.emplace_back();
+                      step.key = key.raw;
+                      step.step = L7M_SETTLE_TAKE;
+                    })
+                    .ok());
+    ASSERT_TRUE(maps.settle(steps).ok());
+    for (const l7m_settlement& step : steps) ASSERT_EQ(step.result, L7M_SETTLE_TOOK);
+  }
+
   // As after the start: settings of the recommended kind, no flow, no promise, no fragment.
   void reset() {
     l7m_settings settings{};
@@ -167,9 +179,10 @@ class Plane {
     settings.whole_snaplen = 1600;
     settings.rings = maps.rings();
     EXPECT_TRUE(maps.write_settings(settings).ok());
-    for (const char* name : {"flows4", "flows6", "candidates4", "candidates6", "services", "hints",
-                             "fragments", "inside", "marks"})
+    for (const char* name :
+         {"flows4", "flows6", "services", "hints", "fragments", "inside", "marks"})
       clear(name);
+    clear_candidates();
     for (std::size_t i = 0; i < rings_.size(); ++i) records(i);
     base_ = maps.counters();
   }

@@ -60,22 +60,20 @@ struct KernelPath::State : ClassifierSink {
 
   // As the daemon does it: the candidate makes way for a verdict that counts on from zero.
   void decide(CaptureFlow& flow, const Answer& answer) {
-    VerdictEntry entry;
-    entry.key = answer.key;
-    if (const auto candidate = dataplane.take_candidate(answer.key)) {
-      add(flow.count, candidate->count);
-      entry.verdict.flags = candidate->flags;
-      entry.verdict.initiator = candidate->initiator;
-    }
-    entry.verdict.application = answer.facts.application;
-    entry.verdict.master = answer.facts.master;
-    entry.verdict.state = static_cast<std::uint8_t>(answer.state);
-    entry.verdict.flow_id = answer.id;
-    const auto rejected = dataplane.put_verdicts({&entry, 1});
-    if (!rejected.ok())
-      fail(rejected.error());
-    else if (!rejected->empty())
+    l7m_settlement step{};
+    step.key = answer.key.raw;
+    step.step = L7M_SETTLE_DECIDE;
+    step.verdict.initiator = answer.initiator;
+    step.verdict.application = answer.facts.application;
+    step.verdict.master = answer.facts.master;
+    step.verdict.state = static_cast<std::uint8_t>(answer.state);
+    step.verdict.flow_id = answer.id;
+    if (const Status done = dataplane.settle({&step, 1}); !done.ok())
+      fail(done.error());
+    else if ((step.result & L7M_SETTLE_WROTE) == 0)
       fail(Error{"keep", "a flow", 0, "the verdict map is full"});
+    else if ((step.result & L7M_SETTLE_TOOK) != 0)
+      add(flow.count, step.candidate.count);
   }
 
   void resample(const FlowKey& key, const SamplingOverride& wanted) {
@@ -159,7 +157,9 @@ KernelPath::~KernelPath() = default;
 Result<KernelPath> KernelPath::make(const PathOptions& options, std::uint32_t expected_flows) {
   DataplaneOptions wanted;
   // A least-recently-used map begins to evict before it is full: free places are held per CPU.
-  wanted.flows = wanted.candidates = std::clamp<std::uint32_t>(expected_flows * 2, 16384, 1U << 20);
+  wanted.flows = std::clamp<std::uint32_t>(expected_flows * 2, 16384, 1U << 20);
+  // Few in a set, so that none makes way for another.
+  wanted.candidates = std::clamp<std::uint32_t>(expected_flows * 4, 16384, 1U << 20);
   wanted.services = wanted.hints = 1024;
   wanted.rings = options.rings;
   wanted.parse = options.parse;

@@ -10,35 +10,18 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "util/clock.hpp"
 #include "util/log.hpp"
 
 namespace l7mark {
 
 namespace {
 
-constexpr std::uint64_t kSweepMs = 5000;
-// A sweep looks at so many flows, a fraction of a millisecond's work, before it lets answers by.
-constexpr std::size_t kSweepFlows = 256;
-// A flow that only has a first answer, and whose worker or candidate is gone, is let go after this.
-constexpr std::uint64_t kUndecidedLifeMs = 180'000;
 // Promises of a name are believed so long at most, however long DNS lets them live.
 constexpr std::uint64_t kLongestHintMs = 3'600'000;
 constexpr std::uint64_t kShortestHintMs = 60'000;
-// conntrack makes a connection's entry known only when its first packet leaves the machine.
-constexpr std::uint8_t kConntrackTries = 5;
 // Stamps and promises of seconds need no clock that is newer, and to read it runs a program.
 constexpr std::uint64_t kClockNs = 20'000'000;
-
-std::uint64_t now_ms() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<std::uint64_t>(now.tv_sec) * 1000 +
-         static_cast<std::uint64_t>(now.tv_nsec) / 1'000'000;
-}
-
-WallTime wall_now() {
-  return std::chrono::system_clock::now();
-}
 
 l7m_service_key service_key(const FlowKey& key, int client) {
   l7m_service_key out{};
@@ -395,10 +378,7 @@ void Core::remember_service(const FlowKey& key, Flow& flow, bool valid) {
 }
 
 Result<l7m_clock> Core::recent_clock() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  const auto ns = static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
-                  static_cast<std::uint64_t>(now.tv_nsec);
+  const std::uint64_t ns = now_ns();
   if (clock_ && ns < clock_->time_ns + kClockNs) return *clock_;
   auto fresh = dataplane_.clock();
   if (fresh) clock_ = *fresh;
@@ -425,6 +405,18 @@ void Core::queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what,
   edits_.push_back(edit);
 }
 
+// The verdict that follows says it all. A batch is short; in a long one, an edit too many is no
+// harm.
+void Core::drop_edit(const FlowKey& key) {
+  constexpr std::size_t kLookBack = 64;
+  const std::size_t end = edits_.size() > kLookBack ? edits_.size() - kLookBack : 0;
+  for (std::size_t i = edits_.size(); i-- > end;) {
+    if (std::memcmp(&edits_[i].key, &key.raw, sizeof(key.raw)) != 0) continue;
+    edits_.erase(edits_.begin() + static_cast<std::ptrdiff_t>(i));
+    return;
+  }
+}
+
 // --- what workers say ----------------------------------------------------------------------------
 
 void Core::on_messages(std::vector<Message>&& messages) {
@@ -442,8 +434,8 @@ void Core::on_answer(Answer&& answer) {
   const FlowKey key = answer.key;
   const bool last = answer.state == FlowState::final || answer.state == FlowState::guessed;
   if (answer.state == FlowState::undecided) return;
-  const bool fresh = flows_.find(key) == nullptr;
-  Flow& flow = flows_.at(key);
+  bool fresh = false;
+  Flow& flow = flows_.at(key, &fresh);
   if (fresh) ++counters_.flows_begun;
   const std::string* name_before = flow.found().name;
   const bool was_decided = flow.decided;
@@ -460,6 +452,7 @@ void Core::on_answer(Answer&& answer) {
   } else if (was_decided) {
     queue_edit(key, flow, what);
   } else {
+    drop_edit(key);
     fresh_.push_back(key);
   }
   if (last && (flow.action != 0 || action_before != 0))
@@ -553,242 +546,6 @@ void Core::on_worker_died(std::uint32_t worker, const std::optional<FlowKey>& cu
       });
   if (!status.ok()) log_error("{}", status.error().message());
   commit();
-}
-
-// --- carrying out --------------------------------------------------------------------------------
-
-void Core::commit() {
-  write_actions();
-  // A flow's first answer may be an edit and its last a verdict, in one batch of messages: the
-  // verdict must come out on top. What finds the table full becomes an edit after all.
-  write_edits();
-  write_verdicts();
-  write_edits();
-  write_services();
-  publisher_.flush(now_ms());
-  write_conntrack();
-}
-
-void Core::write_actions() {
-  const auto writes = actions_.take_writes();
-  for (const ActionTable::Write& write : writes) {
-    if (const auto status = dataplane_.write_action(write.index, write.action); !status.ok())
-      log_error("{}", status.error().message());
-  }
-  if (writes.empty()) return;
-  std::vector<std::pair<std::uint32_t, std::uint32_t>> marks;
-  for (const auto& [mark, index] : actions_.marks()) marks.emplace_back(mark, index);
-  if (const auto status = dataplane_.set_marks(marks); !status.ok())
-    log_error("{}", status.error().message());
-}
-
-void Core::write_verdicts() {
-  if (fresh_.empty()) return;
-  std::vector<VerdictEntry> entries;
-  std::vector<FlowKey> passing;
-  const auto now = recent_clock();
-  const auto jiffies = now ? static_cast<std::uint32_t>(now->jiffies) : 0;
-  const std::uint64_t ms = now_ms();
-  entries.reserve(fresh_.size());
-  for (const FlowKey& key : fresh_) {
-    Flow* flow = flows_.find(key);
-    if (flow == nullptr || flow->decided) continue;
-    // One packet, and then nothing: a scan or a flood. It does not get to fill the table.
-    if (flow->packets() == 1 && flow->state != FlowState::final && ms > flow->last_ms + 1000) {
-      passing.push_back(key);
-      continue;
-    }
-    VerdictEntry entry;
-    entry.key = key;
-    entry.verdict.last_seen = jiffies;
-    entry.verdict.action = ActionTable::index(flow->action, flow->state);
-    entry.verdict.application = flow->found().application;
-    entry.verdict.master = flow->found().master;
-    entry.verdict.state = static_cast<std::uint8_t>(flow->state);
-    entry.verdict.initiator = flow->initiator;
-    entry.verdict.flow_id = flow->id;
-    entry.verdict.flags = flow->flags;
-    entries.push_back(entry);
-    flow->decided = true;
-  }
-  fresh_.clear();
-  const auto full = dataplane_.put_verdicts(entries);
-  if (!full) {
-    log_error("{}", full.error().message());
-    for (const VerdictEntry& entry : entries) flows_.find(entry.key)->decided = false;
-    return;
-  }
-  for (const std::size_t position : *full) {
-    const FlowKey& key = entries[position].key;
-    flows_.find(key)->decided = false;
-    queue_edit(key, *flows_.find(key), L7M_EDIT_ACTION | L7M_EDIT_STATE);
-    ++counters_.table_full;
-    if (!std::exchange(full_reported_, true))
-      log_warning(
-          "the verdict table is full: new flows keep their place among the candidates; "
-          "raise limits.flows");
-  }
-  // The candidate goes only now, so that no packet fell between the two tables; what it has counted
-  // is the flow's beginning.
-  for (const VerdictEntry& entry : entries) {
-    Flow* flow = flows_.find(entry.key);
-    if (flow == nullptr || !flow->decided) continue;
-    if (const auto candidate = dataplane_.take_candidate(entry.key)) {
-      if (candidate->id == flow->candidate_id) flow->set_before(candidate->count);
-      flow->flags |= candidate->flags;
-      const bool promised = (candidate->flags & (L7M_FLOW_SERVICE | L7M_FLOW_HINT)) != 0;
-      if (promised) {
-        const bool same = ActionTable::id_of_index(candidate->action) == flow->action;
-        ++(same ? counters_.confirmed : counters_.corrected);
-        if (!same && (candidate->flags & L7M_FLOW_SERVICE) != 0)
-          remember_service(entry.key, *flow, flow->action != 0);
-      }
-    }
-  }
-  for (const FlowKey& key : passing) {
-    ++counters_.one_packet;
-    dataplane_.take_candidate(key);
-    end_flow(key, "idle");
-  }
-}
-
-void Core::write_edits() {
-  if (edits_.empty()) return;
-  if (const auto status = dataplane_.edit(edits_); !status.ok())
-    log_error("{}", status.error().message());
-  edits_.clear();
-}
-
-// After write_actions(): they refer to actions.
-void Core::write_services() {
-  if (services_.empty()) return;
-  if (const auto status = dataplane_.put_services(services_); !status.ok())
-    log_debug("{}", status.error().message());
-  services_.clear();
-}
-
-void Core::write_conntrack() {
-  if (!conntrack_ || conntrack_work_.empty()) return;
-  std::vector<ConntrackRequest> requests;
-  requests.reserve(conntrack_work_.size());
-  for (const ConntrackWork& work : conntrack_work_) requests.push_back(work.request);
-  const ConntrackOutcome outcome = conntrack_->write(requests);
-  std::deque<ConntrackWork> again;
-  for (const std::size_t index : outcome.missing) {
-    ConntrackWork& work = conntrack_work_[index];
-    if (++work.tries < kConntrackTries) again.push_back(work);
-  }
-  conntrack_work_ = std::move(again);
-  if (outcome.error && !std::exchange(conntrack_reported_, true))
-    log_warning("{}", outcome.error->message());
-}
-
-// --- time ----------------------------------------------------------------------------------------
-
-std::uint64_t Core::timeout_ms(const FlowKey& key, std::uint8_t flags) const {
-  const Timeouts& timeouts = policy_->timeouts;
-  const bool closed = (flags & L7M_FLOW_RST) != 0 ||
-                      (flags & (L7M_FLOW_FIN0 | L7M_FLOW_FIN1)) == (L7M_FLOW_FIN0 | L7M_FLOW_FIN1);
-  if (closed) return std::uint64_t{timeouts.closed} * 1000;
-  if (key.raw.protocol == IPPROTO_TCP) return std::uint64_t{timeouts.tcp} * 1000;
-  if (key.raw.protocol == IPPROTO_UDP) return std::uint64_t{timeouts.udp} * 1000;
-  return std::uint64_t{timeouts.other} * 1000;
-}
-
-void Core::tick() {
-  const std::uint64_t ms = now_ms();
-  commit();
-  if (next_schedule_ && wall_now() >= *next_schedule_) {
-    rematch();
-    next_schedule_ = matcher_->next_change(wall_now());
-  }
-  if (ms >= next_sweep_ms_) {
-    sweep();
-    const std::uint64_t cost = now_ms() - ms;
-    std::uint64_t interval = kSweepMs;
-    if (const Milliseconds wanted = publisher_.sweep_interval(); wanted > 0)
-      interval = std::clamp<std::uint64_t>(wanted, 500, kSweepMs);
-    // A big table is swept less often, so that ageing stays a small part of the work.
-    next_sweep_ms_ = ms + std::max(interval, cost * 20);
-  }
-  publisher_.tick(ms);
-}
-
-void Core::breathe_each(std::size_t& count) {
-  if (++count % kSweepFlows == 0 && events_.breathe) events_.breathe();
-}
-
-// Of a big table it takes longer than an answer may wait: flows come and go while it breathes.
-void Core::sweep() {
-  const auto now = dataplane_.clock();
-  if (!now) return;
-  const std::uint64_t ms = now_ms();
-  std::vector<std::pair<FlowKey, std::uint64_t>> ended;
-  std::vector<FlowKey> strays;
-  std::size_t count = 0;
-  const auto status = dataplane_.for_each_verdict([&](const FlowKey& key, const l7m_verdict& v) {
-    breathe_each(count);
-    Flow* flow = flows_.find(key);
-    if (flow == nullptr || flow->id != v.flow_id) {
-      if (flow == nullptr) strays.push_back(key);
-      return;
-    }
-    const std::uint64_t age = jiffies_.age_ms(v.last_seen, *now);
-    flow->set_since(v.count);
-    flow->flags |= v.flags;
-    flow->last_ms = ms > age ? ms - age : 0;
-    if (flow->entries)
-      for (const EntryId id : *flow->entries) publisher_.seen(id, flow->last_ms, ms);
-    if (age > timeout_ms(key, flow->flags)) ended.emplace_back(key, flow->id);
-  });
-  if (!status.ok()) log_error("{}", status.error().message());
-  for (const FlowKey& key : strays)
-    if (flows_.find(key) == nullptr) dataplane_.remove_verdict(key);
-  const std::uint64_t renew_s = policy_->first_packet.timeout / 2;
-  flows_.for_each([&](const FlowKey& key, Flow& flow) {
-    if (flow.decided) {
-      if (flow.action != 0 && ms / 1000 > flow.service_s + renew_s &&
-          flow.last_ms / 1000 + renew_s > ms / 1000)
-        remember_service(key, flow, true);
-      return;
-    }
-    const auto candidate = dataplane_.candidate(key);
-    if (candidate && candidate->id == flow.candidate_id) {
-      flow.set_before(candidate->count);
-      const std::uint64_t age = jiffies_.age_ms(candidate->last_seen, *now);
-      flow.last_ms = ms > age ? ms - age : 0;
-      if (flow.entries)
-        for (const EntryId id : *flow.entries) publisher_.seen(id, flow.last_ms, ms);
-    }
-    if (ms > flow.last_ms + kUndecidedLifeMs) ended.emplace_back(key, flow.id);
-  });
-  for (const auto& [key, id] : ended) {
-    breathe_each(count);
-    const Flow* flow = flows_.find(key);
-    if (flow == nullptr || flow->id != id) continue;
-    end_flow(key, (flow->flags & L7M_FLOW_CLOSED) != 0 ? "closed" : "idle");
-  }
-  for (auto hint = hints_.begin(); hint != hints_.end();)
-    hint = hint->second.expires_ms <= ms ? hints_.erase(hint) : std::next(hint);
-}
-
-void Core::end_flow(const FlowKey& key, std::string_view reason) {
-  Flow* flow = flows_.find(key);
-  if (flow == nullptr) return;
-  if (flow->decided) {
-    // Packets since the sweep looked are counted too.
-    if (const auto v = dataplane_.take_verdict(key); v && v->flow_id == flow->id)
-      flow->set_since(v->count);
-  }
-  leave_sets(*flow);
-  if (flow->action != 0 && reason != "reopened") remember_service(key, *flow, true);
-  ++counters_.flows_ended;
-  Tally& tally = ended_[actions_.effective(flow->action).class_name];
-  ++tally.flows;
-  tally.packets += flow->packets();
-  tally.bytes += flow->bytes();
-  emit("end", key, *flow, reason);
-  flows_.erase(key);
 }
 
 }  // namespace l7mark

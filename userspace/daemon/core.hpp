@@ -14,6 +14,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -107,12 +108,16 @@ class Core {
   [[nodiscard]] Result<l7m_clock> recent_clock();
   void queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what,
                   const SamplingOverride* sampling = nullptr);
+  void drop_edit(const FlowKey& key);
+  [[nodiscard]] static bool passing(const Flow& flow, std::uint64_t ms);
   void write_verdicts();
+  void on_settled(const FlowKey& key, Flow& flow, const l7m_settlement& step);
   void write_edits();
   void write_actions();
   void write_services();
   void write_conntrack();
   void end_flow(const FlowKey& key, std::string_view reason);
+  void end_flows(std::span<const std::pair<FlowKey, std::uint64_t>> ended);  // keys and ids
   void emit(std::string_view type, const FlowKey& key, const Flow& flow,
             std::string_view reason = {});
   [[nodiscard]] nlohmann::ordered_json record(const FlowKey& key, const Flow& flow) const;

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // The main process's words: events, records, status.
-#include <ctime>
-
 #include <nlohmann/json.hpp>
 
 #include "daemon/core.hpp"
+#include "util/clock.hpp"
 #include "util/log.hpp"
 
 namespace l7mark {
@@ -21,15 +20,8 @@ std::string masked(const MaskedValue& value) {
 
 // Seconds since 1970 of a moment on CLOCK_MONOTONIC, to the millisecond.
 double wall_seconds(std::uint64_t monotonic_ns) {
-  timespec wall{};
-  timespec monotonic{};
-  clock_gettime(CLOCK_REALTIME, &wall);
-  clock_gettime(CLOCK_MONOTONIC, &monotonic);
-  const auto ms = [](const timespec& t) {
-    return static_cast<std::int64_t>(t.tv_sec) * 1000 + t.tv_nsec / 1'000'000;
-  };
-  const std::int64_t then =
-      ms(wall) - ms(monotonic) + static_cast<std::int64_t>(monotonic_ns / 1'000'000);
+  const std::uint64_t then =
+      clock_ns(CLOCK_REALTIME) / 1'000'000 - now_ms() + monotonic_ns / 1'000'000;
   return static_cast<double>(then) / 1000.0;
 }
 

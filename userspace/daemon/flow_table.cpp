@@ -140,8 +140,10 @@ Flow* FlowTable::find(const FlowKey& key) {
   return is_v4(key) ? v4_.find(short_key(key)) : v6_.find(key);
 }
 
-Flow& FlowTable::at(const FlowKey& key) {
-  if (Flow* known = find(key)) return *known;
+Flow& FlowTable::at(const FlowKey& key, bool* made) {
+  Flow* known = find(key);
+  if (made != nullptr) *made = known == nullptr;
+  if (known != nullptr) return *known;
   Flow& flow = is_v4(key) ? v4_.insert(short_key(key)) : v6_.insert(key);
   flow.id = next_id_++;
   return flow;

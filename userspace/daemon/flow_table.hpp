@@ -61,8 +61,9 @@ class FlowTable {
   FlowTable& operator=(const FlowTable&) = delete;
 
   [[nodiscard]] Flow* find(const FlowKey& key);
-  // The flow, made with a fresh id if it is not there. Pointers stay good until the flow is erased.
-  Flow& at(const FlowKey& key);
+  // The flow, made with a fresh id if it is not there, which `made` tells. Pointers stay good until
+  // the flow is erased.
+  Flow& at(const FlowKey& key, bool* made = nullptr);
   void erase(const FlowKey& key);
   [[nodiscard]] std::size_t size() const { return v4_.size() + v6_.size(); }
 

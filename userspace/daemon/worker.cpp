@@ -15,22 +15,12 @@
 
 #include "daemon/message.hpp"
 #include "daemon/sandbox.hpp"
+#include "util/clock.hpp"
 #include "util/log.hpp"
 
 namespace l7mark {
 
 namespace {
-
-std::uint64_t clock_ns(clockid_t clock) {
-  timespec now{};
-  clock_gettime(clock, &now);
-  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
-         static_cast<std::uint64_t>(now.tv_nsec);
-}
-
-std::uint64_t now_ns() {
-  return clock_ns(CLOCK_MONOTONIC);
-}
 
 constexpr int kIdleCheckMs = 500;
 

@@ -3,9 +3,9 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include <l7mark/parse.h>
 #include <l7mark_tc.skel.h>
 #include <l7mark_xdp.skel.h>
+#include <sys/random.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -14,6 +14,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "dataplane/map_walk.hpp"
 #include "dataplane/verifier_log.hpp"
 #include "util/log.hpp"
 
@@ -70,111 +71,8 @@ Error load_error(int code, const std::string& reason) {
   return Error{"load", "the BPF programs", -code, std::move(detail)};
 }
 
-l7m_key4 to_v4(const FlowKey& key) {
-  l7m_key4 out;
-  l7m_key_to_v4(&key.raw, &out);
-  return out;
-}
-
-bool is_v4(const FlowKey& key) {
-  return l7m_key_is_v4(&key.raw) != 0;
-}
-
-template <class Value>
-bool look_up(int fd4, int fd6, const FlowKey& key, Value& out) {
-  if (is_v4(key)) {
-    const l7m_key4 key4 = to_v4(key);
-    return bpf_map_lookup_elem(fd4, &key4, &out) == 0;
-  }
-  return bpf_map_lookup_elem(fd6, &key.raw, &out) == 0;
-}
-
-void remove_key(int fd4, int fd6, const FlowKey& key) {
-  if (is_v4(key)) {
-    const l7m_key4 key4 = to_v4(key);
-    bpf_map_delete_elem(fd4, &key4);
-  } else {
-    bpf_map_delete_elem(fd6, &key.raw);
-  }
-}
-
-template <class Key>
-FlowKey to_flow_key(const Key& key) {
-  FlowKey out;
-  if constexpr (std::is_same_v<Key, l7m_key4>)
-    l7m_key_from_v4(&key, &out.raw);
-  else
-    out.raw = key;
-  return out;
-}
-
-// Batches where the kernel has them, key by key elsewhere. The next key is fetched before the call,
-// which may remove the current one.
-template <class Key, class Value, class Call>
-Status walk(int fd, bool batches, const Call& call) {
-  constexpr std::uint32_t kBatch = 4096;
-  std::vector<Key> keys;
-  std::vector<Value> values;
-  if (batches) {
-    std::uint32_t size = kBatch;
-    keys.resize(size);
-    values.resize(size);
-    std::uint32_t cursor = 0;
-    bool first = true;
-    for (;;) {
-      std::uint32_t next = 0;
-      __u32 count = size;
-      const int code = bpf_map_lookup_batch(fd, first ? nullptr : &cursor, &next, keys.data(),
-                                            values.data(), &count, nullptr);
-      const int cause = errno;
-      if (code != 0 && cause == ENOSPC) {  // one bucket holds more than a batch
-        size *= 2;
-        keys.resize(size);
-        values.resize(size);
-        continue;
-      }
-      if (code != 0 && cause != ENOENT) return Error{"walk", "map", cause, {}};
-      for (__u32 i = 0; i < count; ++i) call(keys[i], values[i]);
-      if (code != 0) return success();
-      cursor = next;
-      first = false;
-    }
-  }
-  Key key{};
-  Key next{};
-  bool more = bpf_map_get_next_key(fd, nullptr, &next) == 0;
-  while (more) {
-    key = next;
-    more = bpf_map_get_next_key(fd, &key, &next) == 0;
-    Value value{};
-    if (bpf_map_lookup_elem(fd, &key, &value) == 0) call(key, value);
-  }
-  return success();
-}
-
-template <class Key>
-Status put_family(int fd, bool batches, const std::vector<Key>& keys,
-                  const std::vector<l7m_verdict>& values, const std::vector<std::size_t>& positions,
-                  std::vector<std::size_t>& full) {
-  std::size_t done = 0;
-  while (done < keys.size()) {
-    if (batches && keys.size() - done > 1) {
-      auto count = static_cast<__u32>(keys.size() - done);
-      if (bpf_map_update_batch(fd, &keys[done], &values[done], &count, nullptr) == 0)
-        return success();
-      const int cause = errno;
-      if (cause == EFAULT || cause == EPERM) return Error{"write", "verdicts", cause, {}};
-      done += count;
-      if (done >= keys.size()) break;
-    }
-    // One by one for what a batch stopped at: the entry after it may be an update and still fit.
-    if (bpf_map_update_elem(fd, &keys[done], &values[done], BPF_ANY) != 0) {
-      if (errno != E2BIG && errno != ENOMEM) return error_from_errno("write", "verdict");
-      full.push_back(positions[done]);
-    }
-    ++done;
-  }
-  return success();
+std::uint32_t sets_for(std::uint32_t candidates) {
+  return std::max<std::uint32_t>(1, (candidates + L7M_WAYS - 1) / L7M_WAYS);
 }
 
 const std::array<std::pair<std::string_view, std::string_view>, L7M_COUNTER_COUNT> kCounters{{
@@ -269,8 +167,7 @@ Result<Dataplane> Dataplane::load(const PinPaths* paths, const DataplaneOptions&
   l7mark_tc& tc = *out.tc_;
   bpf_map__set_max_entries(tc.maps.flows4, options.flows);
   bpf_map__set_max_entries(tc.maps.flows6, options.flows);
-  bpf_map__set_max_entries(tc.maps.candidates4, options.candidates);
-  bpf_map__set_max_entries(tc.maps.candidates6, options.candidates);
+  bpf_map__set_max_entries(tc.maps.candidates, sets_for(options.candidates));
   bpf_map__set_max_entries(tc.maps.services, options.services);
   bpf_map__set_max_entries(tc.maps.hints, options.hints);
   tc.rodata->l7m_config.parse = options.parse;
@@ -288,8 +185,12 @@ Result<Dataplane> Dataplane::load(const PinPaths* paths, const DataplaneOptions&
       bpf_map__set_pin_path(map, path.c_str());
     }
   }
+  // A pinned map keeps its size.
+  out.sets_ = bpf_map__max_entries(tc.maps.candidates);
+  tc.rodata->l7m_config.sets = out.sets_;
   const VerifierLog log(tc.obj);
   if (const int code = l7mark_tc::load(&tc); code != 0) return load_error(code, log.reason());
+  L7MARK_TRY(out.choose_seed());
   for (std::uint32_t i = 0; i < out.rings(); ++i) {
     const int fd = out.ring_fd(i);
     if (bpf_map_update_elem(bpf_map__fd(tc.maps.rings), &i, &fd, BPF_ANY) != 0)
@@ -323,6 +224,7 @@ Result<bpf_object*> Dataplane::open_xdp() const {
   if (xdp_load_bytes_) flags |= L7M_CFG_XDP_LOAD_BYTES;
   if (xdp_frags_) flags |= L7M_CFG_XDP_FRAGS;
   xdp->rodata->l7m_config.flags = flags;
+  xdp->rodata->l7m_config.sets = sets_;
   // libxdp takes the object itself; the skeleton around it holds nothing else of worth.
   bpf_object* object = std::exchange(xdp->obj, nullptr);
   *xdp->skeleton->obj = nullptr;
@@ -343,9 +245,22 @@ Result<bpf_object*> Dataplane::open_xdp() const {
   return object;
 }
 
+// Candidates that are there already have been put where the seed of their time says.
+Status Dataplane::choose_seed() {
+  const auto settings = read_settings();
+  if (!settings) return settings.error();
+  seed_ = settings->seed;
+  if (seed_ != 0) return success();
+  if (getrandom(&seed_, sizeof(seed_), 0) != sizeof(seed_))
+    return error_from_errno("read", "random bytes");
+  return success();
+}
+
 Status Dataplane::write_settings(const l7m_settings& settings) {
   const __u32 zero = 0;
-  if (bpf_map_update_elem(bpf_map__fd(tc_->maps.settings), &zero, &settings, BPF_ANY) != 0)
+  l7m_settings with_seed = settings;
+  with_seed.seed = seed_;
+  if (bpf_map_update_elem(bpf_map__fd(tc_->maps.settings), &zero, &with_seed, BPF_ANY) != 0)
     return error_from_errno("write", "map settings");
   return success();
 }
@@ -390,113 +305,6 @@ Status Dataplane::set_marks(std::span<const std::pair<std::uint32_t, std::uint32
     if (bpf_map_update_elem(fd, &mark, &action, BPF_ANY) != 0)
       return error_from_errno("write", "map marks");
   for (const __u32 mark : stale) bpf_map_delete_elem(fd, &mark);
-  return success();
-}
-
-Result<std::vector<std::size_t>> Dataplane::put_verdicts(std::span<const VerdictEntry> entries) {
-  std::vector<l7m_key4> keys4;
-  std::vector<l7m_key> keys6;
-  std::vector<l7m_verdict> values4, values6;
-  std::vector<std::size_t> positions4, positions6, full;
-  for (std::size_t i = 0; i < entries.size(); ++i) {
-    if (is_v4(entries[i].key)) {
-      keys4.push_back(to_v4(entries[i].key));
-      values4.push_back(entries[i].verdict);
-      positions4.push_back(i);
-    } else {
-      keys6.push_back(entries[i].key.raw);
-      values6.push_back(entries[i].verdict);
-      positions6.push_back(i);
-    }
-  }
-  L7MARK_TRY(put_family(bpf_map__fd(tc_->maps.flows4), batches_, keys4, values4, positions4, full));
-  L7MARK_TRY(put_family(bpf_map__fd(tc_->maps.flows6), batches_, keys6, values6, positions6, full));
-  return full;
-}
-
-std::optional<l7m_verdict> Dataplane::verdict(const FlowKey& key) const {
-  l7m_verdict out{};
-  if (!look_up(bpf_map__fd(tc_->maps.flows4), bpf_map__fd(tc_->maps.flows6), key, out))
-    return std::nullopt;
-  return out;
-}
-
-void Dataplane::remove_verdict(const FlowKey& key) {
-  remove_key(bpf_map__fd(tc_->maps.flows4), bpf_map__fd(tc_->maps.flows6), key);
-}
-
-std::optional<l7m_verdict> Dataplane::take_verdict(const FlowKey& key) {
-  return take<l7m_verdict>(bpf_map__fd(tc_->maps.flows4), bpf_map__fd(tc_->maps.flows6), key);
-}
-
-template <class Value>
-std::optional<Value> Dataplane::take(int fd4, int fd6, const FlowKey& key) {
-  Value out{};
-  if (takes_) {
-    const l7m_key4 key4 = to_v4(key);
-    const int code = is_v4(key) ? bpf_map_lookup_and_delete_elem(fd4, &key4, &out)
-                                : bpf_map_lookup_and_delete_elem(fd6, &key.raw, &out);
-    if (code == 0) return out;
-    if (errno == ENOENT) return std::nullopt;
-    takes_ = false;
-  }
-  if (!look_up(fd4, fd6, key, out)) return std::nullopt;
-  remove_key(fd4, fd6, key);
-  return out;
-}
-
-Status Dataplane::for_each_verdict(
-    const std::function<void(const FlowKey&, const l7m_verdict&)>& call) const {
-  const auto pass = [&](const auto& key, const l7m_verdict& value) {
-    call(to_flow_key(key), value);
-  };
-  L7MARK_TRY((walk<l7m_key4, l7m_verdict>(bpf_map__fd(tc_->maps.flows4), batches_, pass)));
-  return walk<l7m_key, l7m_verdict>(bpf_map__fd(tc_->maps.flows6), batches_, pass);
-}
-
-Status Dataplane::for_each_candidate(
-    const std::function<void(const FlowKey&, const l7m_candidate&)>& call) const {
-  const auto pass = [&](const auto& key, const l7m_candidate& value) {
-    call(to_flow_key(key), value);
-  };
-  L7MARK_TRY((walk<l7m_key4, l7m_candidate>(bpf_map__fd(tc_->maps.candidates4), batches_, pass)));
-  return walk<l7m_key, l7m_candidate>(bpf_map__fd(tc_->maps.candidates6), batches_, pass);
-}
-
-std::optional<l7m_candidate> Dataplane::candidate(const FlowKey& key) const {
-  l7m_candidate out{};
-  if (!look_up(bpf_map__fd(tc_->maps.candidates4), bpf_map__fd(tc_->maps.candidates6), key, out))
-    return std::nullopt;
-  return out;
-}
-
-std::optional<l7m_candidate> Dataplane::take_candidate(const FlowKey& key) {
-  return take<l7m_candidate>(bpf_map__fd(tc_->maps.candidates4), bpf_map__fd(tc_->maps.candidates6),
-                             key);
-}
-
-Status Dataplane::put_candidate(const FlowKey& key, const l7m_candidate& value) {
-  int code = 0;
-  if (is_v4(key)) {
-    const l7m_key4 key4 = to_v4(key);
-    code = bpf_map_update_elem(bpf_map__fd(tc_->maps.candidates4), &key4, &value, BPF_ANY);
-  } else {
-    code = bpf_map_update_elem(bpf_map__fd(tc_->maps.candidates6), &key.raw, &value, BPF_ANY);
-  }
-  if (code != 0) return error_from_errno("write", "candidate");
-  return success();
-}
-
-Status Dataplane::edit(std::span<l7m_edit> edits) {
-  while (!edits.empty()) {
-    const auto batch = edits.first(std::min<std::size_t>(edits.size(), L7M_EDIT_BATCH));
-    LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = batch.data(), .data_out = batch.data(),
-                .data_size_in = static_cast<__u32>(batch.size_bytes()),
-                .data_size_out = static_cast<__u32>(batch.size_bytes()), .repeat = 1);
-    if (bpf_prog_test_run_opts(bpf_program__fd(tc_->progs.l7mark_edit), &run) != 0)
-      return error_from_errno("run", "program l7mark_edit");
-    edits = edits.subspan(batch.size());
-  }
   return success();
 }
 

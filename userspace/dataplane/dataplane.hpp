@@ -27,8 +27,8 @@ struct l7mark_tc;
 namespace l7mark {
 
 struct DataplaneOptions {
-  std::uint32_t flows = L7M_DEFAULT_FLOWS;  // of each family
-  std::uint32_t candidates = L7M_DEFAULT_CANDIDATES;
+  std::uint32_t flows = L7M_DEFAULT_FLOWS;            // of each family
+  std::uint32_t candidates = L7M_DEFAULT_CANDIDATES;  // of both families
   std::uint32_t services = L7M_DEFAULT_SERVICES;
   std::uint32_t hints = L7M_DEFAULT_HINTS;
   std::uint32_t ring_bytes = L7M_DEFAULT_RING_BYTES;
@@ -95,20 +95,20 @@ class Dataplane {
   Status set_inside(std::span<const std::pair<Address, unsigned>> prefixes);  // length of the 128
   Status set_marks(std::span<const std::pair<std::uint32_t, std::uint32_t>> marks);
 
-  // Inserts or replaces. Returns the positions that were not taken because the table is full.
+  // Carries out the steps in their order; fills in what was taken, and each one's `result`.
+  Status settle(std::span<l7m_settlement> steps);
+  // Inserts or replaces, as by L7M_SETTLE_DECIDE. Returns the positions that were not taken because
+  // the table is full.
   Result<std::vector<std::size_t>> put_verdicts(std::span<const VerdictEntry> entries);
   [[nodiscard]] std::optional<l7m_verdict> verdict(const FlowKey& key) const;
   void remove_verdict(const FlowKey& key);
-  // The verdict as it was, taken out.
-  std::optional<l7m_verdict> take_verdict(const FlowKey& key);
   // Every verdict, in batches. Entries changed meanwhile may be seen twice or not at all.
   Status for_each_verdict(
       const std::function<void(const FlowKey&, const l7m_verdict&)>& call) const;
   Status for_each_candidate(
       const std::function<void(const FlowKey&, const l7m_candidate&)>& call) const;
-  // The candidate as it was, taken out.
-  std::optional<l7m_candidate> take_candidate(const FlowKey& key);
   [[nodiscard]] std::optional<l7m_candidate> candidate(const FlowKey& key) const;
+  // Inserts or replaces. What programs write into its set meanwhile is lost: for tests.
   Status put_candidate(const FlowKey& key, const l7m_candidate& candidate);
   // Changes entries in place, without losing what is counted meanwhile; fills in `result`.
   Status edit(std::span<l7m_edit> edits);
@@ -129,9 +129,16 @@ class Dataplane {
   static Result<Dataplane> load(const PinPaths* paths, const DataplaneOptions& options,
                                 const Features& features);
   Status make_rings(const PinPaths* paths, const DataplaneOptions& options);
+  Status choose_seed();
 
-  template <class Value>
-  std::optional<Value> take(int fd4, int fd6, const FlowKey& key);
+  // The set that a key belongs to, as it was read, and the key's place in it.
+  struct CandidateSpot {
+    std::uint32_t index = 0;
+    std::uint32_t tag = 0;
+    std::uint32_t place = 0;  // L7M_WAYS if it has none
+    l7m_candidate_set set{};
+  };
+  Status read_set(const FlowKey& key, CandidateSpot& spot) const;
 
   struct TcObject {
     void operator()(l7mark_tc* object) const;
@@ -140,10 +147,11 @@ class Dataplane {
   std::vector<Fd> ring_fds_;
   DataplaneOptions options_;
   std::uint32_t config_flags_ = 0;
+  std::uint32_t sets_ = 0;  // entries of map `candidates`
+  std::uint32_t seed_ = 0;  // of l7m_candidate_hash()
   bool xdp_load_bytes_ = false;
   bool xdp_frags_ = false;
   bool batches_ = true;
-  bool takes_ = true;  // the kernel can look up and delete in one call: 5.14
   bool adopted_ = false;
 };
 

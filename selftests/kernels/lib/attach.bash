@@ -13,7 +13,7 @@ attach_case() { # MODE
 		expect "IPv$version goes on" client_reaches_server "${!server}"
 	done
 
-	for pin in flows4 flows6 candidates4 candidates6 actions counters settings; do
+	for pin in flows4 flows6 candidates actions counters settings; do
 		expect "pin of $pin is readable" bpftool -j map show pinned "$(find "$(pin_dir)" -name "$pin")"
 	done
 	# With types: bpftool prints names of fields, and the counters count.

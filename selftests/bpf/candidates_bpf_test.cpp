@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// The table of candidates: places taken, given back and taken over, and the steps by which flows
+// leave it and the table of verdicts.
+#include <gmock/gmock.h>
+#include <l7mark/candidates.h>
+
+#include <atomic>
+#include <map>
+#include <thread>
+
+#include "layers.hpp"
+#include "program_run.hpp"
+
+namespace l7mark::test {
+namespace {
+
+constexpr std::uint8_t kSyn = 0x02, kAck = 0x10, kFin = 0x11;
+
+// Flow number `n` of one server.
+Endpoints ends_of(unsigned n, bool v6 = false) {
+  if (v6) return {"2001:db8::" + std::to_string(n + 1), "2001:db8:1::20", 40000, 443};
+  return {"192.0.2." + std::to_string(n % 250 + 1), "198.51.100.20",
+          static_cast<std::uint16_t>(40000 + n / 250), 443};
+}
+
+FlowKey key_of(const Endpoints& ends) {
+  return flow_key(ends, L7M_PROTO_TCP);
+}
+
+Bytes segment(const Endpoints& ends, std::uint8_t flags, std::size_t payload = 0) {
+  return ethernet(tcp(ends, flags, 1, 1, Bytes(payload, 0x41)));
+}
+
+class Candidates : public testing::Test {
+ protected:
+  // `candidates` of 8 is one set; `flows` is of each family.
+  void make(std::uint32_t candidates, std::uint32_t flows = 64) {
+    DataplaneOptions options;
+    options.candidates = candidates;
+    options.flows = flows;
+    options.services = options.hints = 64;
+    options.ring_bytes = 65536;
+    std::string why;
+    plane_ = Plane::make(options, why);
+    if (!plane_) GTEST_SKIP() << why;
+    plane_->reset();
+  }
+
+  void ingress(const Bytes& packet) const {
+    EXPECT_EQ(run_tc(plane_->tc("l7mark_ingress"), packet).code, 0);
+    plane_->records();
+  }
+  [[nodiscard]] bool known(const Endpoints& ends) const {
+    return plane_->maps.candidate(key_of(ends)).has_value();
+  }
+
+  l7m_settlement settle(const Endpoints& ends, l7m_settle_step what, std::uint64_t flow_id = 0,
+                        std::uint8_t flags = 0) const {
+    l7m_settlement step{};
+    step.key = key_of(ends).raw;
+    step.step = static_cast<std::uint8_t>(what);
+    step.verdict.flow_id = flow_id;
+    step.verdict.flags = flags;
+    EXPECT_TRUE(plane_->maps.settle({&step, 1}).ok());
+    return step;
+  }
+
+  std::unique_ptr<Plane> plane_;
+};
+
+// The first come makes way first, whatever its family, and is a flow like any other if it comes
+// again.
+TEST_F(Candidates, FullSetTakesTurns) {
+  ASSERT_NO_FATAL_FAILURE(make(L7M_WAYS));
+  if (IsSkipped()) return;
+  for (unsigned n = 0; n < L7M_WAYS; ++n) ingress(segment(ends_of(n, n % 2 == 1), kSyn));
+  EXPECT_EQ(plane_->candidates(), L7M_WAYS);
+  EXPECT_EQ(plane_->count(L7M_COUNT_CANDIDATE_EVICTED), 0U);
+  for (unsigned n = L7M_WAYS; n < L7M_WAYS * 2; ++n) {
+    ingress(segment(ends_of(n), kSyn));
+    EXPECT_TRUE(known(ends_of(n)));
+    EXPECT_EQ(plane_->candidates(), L7M_WAYS);
+    EXPECT_EQ(plane_->count(L7M_COUNT_CANDIDATE_EVICTED), n - L7M_WAYS + 1);
+  }
+  for (unsigned n = 0; n < L7M_WAYS; ++n) EXPECT_FALSE(known(ends_of(n, n % 2 == 1))) << n;
+  ingress(segment(ends_of(0), kSyn));
+  EXPECT_TRUE(known(ends_of(0)));
+  EXPECT_EQ(plane_->count(L7M_COUNT_NEW_FLOW), L7M_WAYS * 2 + 1);
+}
+
+// What is left over of an old flow is no loss.
+TEST_F(Candidates, LeftOversAreTakenOverUncounted) {
+  ASSERT_NO_FATAL_FAILURE(make(L7M_WAYS));
+  if (IsSkipped()) return;
+  for (unsigned n = 0; n < L7M_WAYS; ++n) {
+    ingress(segment(ends_of(n), kSyn));
+    auto candidate = plane_->maps.candidate(key_of(ends_of(n)));
+    ASSERT_TRUE(candidate);
+    candidate->last_seen -= 120'001;
+    ASSERT_TRUE(plane_->maps.put_candidate(key_of(ends_of(n)), *candidate).ok());
+  }
+  ingress(segment(ends_of(L7M_WAYS), kSyn));
+  EXPECT_TRUE(known(ends_of(L7M_WAYS)));
+  EXPECT_EQ(plane_->count(L7M_COUNT_CANDIDATE_EVICTED), 0U);
+}
+
+TEST_F(Candidates, PlacesGivenBackAreFree) {
+  ASSERT_NO_FATAL_FAILURE(make(L7M_WAYS));
+  if (IsSkipped()) return;
+  for (unsigned n = 0; n < 100; ++n) {
+    const Endpoints ends = ends_of(n, n % 3 == 0);
+    ingress(segment(ends, kSyn));
+    ingress(segment(ends, kAck, 10));
+    const l7m_settlement step = settle(ends, L7M_SETTLE_TAKE);
+    EXPECT_EQ(step.result, L7M_SETTLE_TOOK);
+    EXPECT_EQ(step.candidate.count.packets[sender_of(ends)], 2U);
+    EXPECT_EQ(step.candidate.sampled, 1);
+    EXPECT_EQ(settle(ends, L7M_SETTLE_TAKE).result, 0) << "it is gone";
+  }
+  EXPECT_EQ(plane_->candidates(), 0U);
+  EXPECT_EQ(plane_->count(L7M_COUNT_CANDIDATE_EVICTED), 0U);
+}
+
+// Over many sets: every flow is found again.
+TEST_F(Candidates, ManyFlowsFindTheirPlaces) {
+  ASSERT_NO_FATAL_FAILURE(make(8192));
+  if (IsSkipped()) return;
+  for (unsigned n = 0; n < 1024; ++n) ingress(segment(ends_of(n), kSyn));
+  EXPECT_EQ(plane_->count(L7M_COUNT_CANDIDATE_EVICTED), 0U) << "an eighth full";
+  for (unsigned n = 0; n < 1024; ++n) {
+    ingress(segment(ends_of(n), kAck, 1));
+    const auto candidate = plane_->maps.candidate(key_of(ends_of(n)));
+    ASSERT_TRUE(candidate);
+    EXPECT_EQ(candidate->count.packets[sender_of(ends_of(n))], 2U);
+  }
+  EXPECT_EQ(plane_->count(L7M_COUNT_NEW_FLOW), 1024U);
+}
+
+TEST_F(Candidates, DecidingMovesAFlow) {
+  ASSERT_NO_FATAL_FAILURE(make(64));
+  if (IsSkipped()) return;
+  for (const bool v6 : {false, true}) {
+    const Endpoints ends = ends_of(1, v6);
+    ingress(segment(ends, kSyn));
+    plane_->set([](l7m_settings& settings) { settings.flags |= L7M_SET_PAUSED; });
+    ingress(segment(ends, kFin));  // no sample tells of it
+    plane_->set([](l7m_settings& settings) { settings.flags = 0; });
+    const l7m_settlement step = settle(ends, L7M_SETTLE_DECIDE, 77, L7M_FLOW_HINT);
+    EXPECT_EQ(step.result, L7M_SETTLE_WROTE | L7M_SETTLE_TOOK);
+    EXPECT_EQ(step.candidate.count.packets[sender_of(ends)], 2U);
+    EXPECT_FALSE(known(ends));
+    const auto verdict = plane_->maps.verdict(key_of(ends));
+    ASSERT_TRUE(verdict);
+    EXPECT_EQ(verdict->flow_id, 77U);
+    EXPECT_EQ(verdict->flags,
+              L7M_FLOW_HINT | (sender_of(ends) == 0 ? L7M_FLOW_FIN0 : L7M_FLOW_FIN1));
+    EXPECT_EQ(verdict->count.packets[0] + verdict->count.packets[1], 0U);
+    // Again, without a candidate: replaced.
+    EXPECT_EQ(settle(ends, L7M_SETTLE_DECIDE, 78).result, L7M_SETTLE_WROTE);
+    EXPECT_EQ(plane_->maps.verdict(key_of(ends))->flow_id, 78U);
+  }
+}
+
+TEST_F(Candidates, FullTableLeavesTheCandidate) {
+  ASSERT_NO_FATAL_FAILURE(make(64, 4));
+  if (IsSkipped()) return;
+  for (const bool v6 : {false, true}) {
+    unsigned written = 0, full = 0;
+    for (unsigned n = 0; n < 16; ++n) {
+      ingress(segment(ends_of(n, v6), kSyn));
+      const l7m_settlement step = settle(ends_of(n, v6), L7M_SETTLE_DECIDE);
+      EXPECT_EQ(known(ends_of(n, v6)), step.result == 0);
+      ++(step.result != 0 ? written : full);
+    }
+    EXPECT_GE(written, 4U);
+    EXPECT_GE(full, 1U);
+  }
+}
+
+TEST_F(Candidates, EndTakesTheVerdictThatIsMeant) {
+  ASSERT_NO_FATAL_FAILURE(make(64));
+  if (IsSkipped()) return;
+  for (const bool v6 : {false, true}) {
+    const Endpoints ends = ends_of(1, v6);
+    settle(ends, L7M_SETTLE_DECIDE, 5);
+    ingress(segment(ends, kAck, 9));
+    EXPECT_EQ(settle(ends, L7M_SETTLE_END, 4).result, 0) << "another life of the five-tuple";
+    ASSERT_TRUE(plane_->maps.verdict(key_of(ends)));
+    const l7m_settlement step = settle(ends, L7M_SETTLE_END, 5);
+    EXPECT_EQ(step.result, L7M_SETTLE_TOOK);
+    EXPECT_EQ(step.verdict.count.packets[sender_of(ends)], 1U);
+    EXPECT_FALSE(plane_->maps.verdict(key_of(ends)));
+    EXPECT_EQ(settle(ends, L7M_SETTLE_END, 5).result, 0);
+  }
+}
+
+// More steps than a run takes, of all kinds.
+TEST_F(Candidates, StepsByTheHundred) {
+  ASSERT_NO_FATAL_FAILURE(make(4096, 1024));
+  if (IsSkipped()) return;
+  std::vector<l7m_settlement> steps(L7M_SETTLE_BATCH * 10 + 3);
+  for (unsigned n = 0; n < steps.size(); ++n) {
+    ingress(segment(ends_of(n), kSyn));
+    steps[n].key = key_of(ends_of(n)).raw;
+    steps[n].step = n % 2 == 0 ? L7M_SETTLE_DECIDE : L7M_SETTLE_TAKE;
+    steps[n].verdict.flow_id = n;
+  }
+  ASSERT_TRUE(plane_->maps.settle(steps).ok());
+  for (unsigned n = 0; n < steps.size(); ++n) {
+    EXPECT_EQ(steps[n].result, n % 2 == 0 ? L7M_SETTLE_WROTE | L7M_SETTLE_TOOK : L7M_SETTLE_TOOK);
+    EXPECT_EQ(plane_->maps.verdict(key_of(ends_of(n))).has_value(), n % 2 == 0);
+  }
+  EXPECT_EQ(plane_->candidates(), 0U);
+}
+
+// Settings are written anew at every reload: candidates must be found where they were put.
+TEST_F(Candidates, SeedStays) {
+  ASSERT_NO_FATAL_FAILURE(make(4096));
+  if (IsSkipped()) return;
+  for (unsigned n = 0; n < 100; ++n) ingress(segment(ends_of(n), kSyn));
+  const auto before = plane_->maps.read_settings();
+  ASSERT_TRUE(before.ok());
+  EXPECT_NE(before->seed, 0U);
+  plane_->set([](l7m_settings& settings) { settings.seed = 1; });
+  EXPECT_EQ(plane_->maps.read_settings()->seed, before->seed);
+  for (unsigned n = 0; n < 100; ++n) ingress(segment(ends_of(n), kAck, 1));
+  EXPECT_EQ(plane_->count(L7M_COUNT_NEW_FLOW), 100U);
+}
+
+// CPUs that take places of one set, and give them back, at once: no flow has two, and no place has
+// two flows.
+TEST_F(Candidates, SetsBearContention) {
+  ASSERT_NO_FATAL_FAILURE(make(L7M_WAYS));
+  if (IsSkipped()) return;
+  std::atomic<bool> stop = false;
+  const int program = plane_->tc("l7mark_ingress");
+  const auto begin = [&] {
+    for (unsigned n = 0; !stop; ++n) run_tc(program, segment(ends_of(n % 12), kSyn));
+  };
+  std::thread first(begin), second(begin);
+  std::size_t taken = 0, twice = 0, misplaced = 0;
+  for (int round = 0; round < 3000; ++round) {
+    const Endpoints ends = ends_of(static_cast<unsigned>(round) % 12);
+    if ((settle(ends, L7M_SETTLE_TAKE).result & L7M_SETTLE_TOOK) != 0) ++taken;
+    const __u32 zero = 0;
+    l7m_candidate_set set{};
+    ASSERT_EQ(bpf_map_lookup_elem_flags(plane_->maps.map_fd("candidates"), &zero, &set, BPF_F_LOCK),
+              0);
+    std::map<std::string, int> seen;
+    for (unsigned i = 0; i < L7M_WAYS; ++i) {
+      if (set.tag[i] == 0) continue;
+      if ((set.tag[i] & L7M_TAG_PLACE) != i) ++misplaced;
+      const auto* key = reinterpret_cast<const char*>(&set.place[i].key);
+      if (seen[std::string(key, sizeof(l7m_key))]++ > 0) ++twice;
+    }
+  }
+  stop = true;
+  first.join();
+  second.join();
+  EXPECT_GT(taken, 0U);
+  EXPECT_EQ(twice, 0U);
+  EXPECT_EQ(misplaced, 0U);
+}
+
+}  // namespace
+}  // namespace l7mark::test

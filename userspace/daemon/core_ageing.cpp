@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// Flows over time: schedules, sweeps, and how a flow ends.
+#include "daemon/core.hpp"
+
+#include <netinet/in.h>
+
+#include <algorithm>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "util/clock.hpp"
+#include "util/log.hpp"
+
+namespace l7mark {
+
+namespace {
+
+constexpr std::uint64_t kSweepMs = 5000;
+// A sweep looks at so many flows, a fraction of a millisecond's work, before it lets answers by.
+constexpr std::size_t kSweepFlows = 256;
+// A flow that only has a first answer, and whose worker or candidate is gone, is let go after this.
+constexpr std::uint64_t kUndecidedLifeMs = 180'000;
+
+}  // namespace
+
+std::uint64_t Core::timeout_ms(const FlowKey& key, std::uint8_t flags) const {
+  const Timeouts& timeouts = policy_->timeouts;
+  const bool closed = (flags & L7M_FLOW_RST) != 0 ||
+                      (flags & (L7M_FLOW_FIN0 | L7M_FLOW_FIN1)) == (L7M_FLOW_FIN0 | L7M_FLOW_FIN1);
+  if (closed) return std::uint64_t{timeouts.closed} * 1000;
+  if (key.raw.protocol == IPPROTO_TCP) return std::uint64_t{timeouts.tcp} * 1000;
+  if (key.raw.protocol == IPPROTO_UDP) return std::uint64_t{timeouts.udp} * 1000;
+  return std::uint64_t{timeouts.other} * 1000;
+}
+
+void Core::tick() {
+  const std::uint64_t ms = now_ms();
+  commit();
+  if (next_schedule_ && wall_now() >= *next_schedule_) {
+    rematch();
+    next_schedule_ = matcher_->next_change(wall_now());
+  }
+  if (ms >= next_sweep_ms_) {
+    sweep();
+    const std::uint64_t cost = now_ms() - ms;
+    std::uint64_t interval = kSweepMs;
+    if (const Milliseconds wanted = publisher_.sweep_interval(); wanted > 0)
+      interval = std::clamp<std::uint64_t>(wanted, 500, kSweepMs);
+    // A big table is swept less often, so that ageing stays a small part of the work.
+    next_sweep_ms_ = ms + std::max(interval, cost * 20);
+  }
+  publisher_.tick(ms);
+}
+
+void Core::breathe_each(std::size_t& count) {
+  if (++count % kSweepFlows == 0 && events_.breathe) events_.breathe();
+}
+
+// Of a big table it takes longer than an answer may wait: flows come and go while it breathes.
+void Core::sweep() {
+  const auto now = dataplane_.clock();
+  if (!now) return;
+  const std::uint64_t ms = now_ms();
+  std::vector<std::pair<FlowKey, std::uint64_t>> ended;
+  std::vector<FlowKey> strays;
+  std::size_t count = 0;
+  const auto status = dataplane_.for_each_verdict([&](const FlowKey& key, const l7m_verdict& v) {
+    breathe_each(count);
+    Flow* flow = flows_.find(key);
+    if (flow == nullptr || flow->id != v.flow_id) {
+      if (flow == nullptr) strays.push_back(key);
+      return;
+    }
+    const std::uint64_t age = jiffies_.age_ms(v.last_seen, *now);
+    flow->set_since(v.count);
+    flow->flags |= v.flags;
+    flow->last_ms = ms > age ? ms - age : 0;
+    if (flow->entries)
+      for (const EntryId id : *flow->entries) publisher_.seen(id, flow->last_ms, ms);
+    if (age > timeout_ms(key, flow->flags)) ended.emplace_back(key, flow->id);
+  });
+  if (!status.ok()) log_error("{}", status.error().message());
+  for (const FlowKey& key : strays)
+    if (flows_.find(key) == nullptr) dataplane_.remove_verdict(key);
+  const std::uint64_t renew_s = policy_->first_packet.timeout / 2;
+  flows_.for_each([&](const FlowKey& key, Flow& flow) {
+    if (flow.decided) {
+      if (flow.action != 0 && ms / 1000 > flow.service_s + renew_s &&
+          flow.last_ms / 1000 + renew_s > ms / 1000)
+        remember_service(key, flow, true);
+      return;
+    }
+    const auto candidate = dataplane_.candidate(key);
+    if (candidate && candidate->id == flow.candidate_id) {
+      flow.set_before(candidate->count);
+      const std::uint64_t age = jiffies_.age_ms(candidate->last_seen, *now);
+      flow.last_ms = ms > age ? ms - age : 0;
+      if (flow.entries)
+        for (const EntryId id : *flow.entries) publisher_.seen(id, flow.last_ms, ms);
+    }
+    if (ms > flow.last_ms + kUndecidedLifeMs) ended.emplace_back(key, flow.id);
+  });
+  end_flows(ended);
+  for (auto hint = hints_.begin(); hint != hints_.end();)
+    hint = hint->second.expires_ms <= ms ? hints_.erase(hint) : std::next(hint);
+}
+
+// Packets since the sweep looked are counted too: verdicts are taken out as they are at last.
+void Core::end_flows(std::span<const std::pair<FlowKey, std::uint64_t>> ended) {
+  std::vector<l7m_settlement> steps;
+  while (!ended.empty()) {
+    const auto batch = ended.first(std::min<std::size_t>(ended.size(), kSweepFlows));
+    ended = ended.subspan(batch.size());
+    steps.clear();
+    for (const auto& [key, id] : batch) {
+      const Flow* flow = flows_.find(key);
+      if (flow == nullptr || flow->id != id || !flow->decided) continue;
+      l7m_settlement& step = steps.emplace_back();
+      step.key = key.raw;
+      step.step = L7M_SETTLE_END;
+      step.verdict.flow_id = id;
+    }
+    if (const auto status = dataplane_.settle(steps); !status.ok()) {
+      log_error("{}", status.error().message());
+      return;  // the next sweep finds them again
+    }
+    for (const l7m_settlement& step : steps) {
+      FlowKey key;
+      key.raw = step.key;
+      if ((step.result & L7M_SETTLE_TOOK) != 0) flows_.find(key)->set_since(step.verdict.count);
+    }
+    for (const auto& [key, id] : batch) {
+      const Flow* flow = flows_.find(key);
+      if (flow == nullptr || flow->id != id) continue;
+      end_flow(key, (flow->flags & L7M_FLOW_CLOSED) != 0 ? "closed" : "idle");
+    }
+    if (events_.breathe) events_.breathe();
+  }
+}
+
+// Its verdict has been taken out before, if it had one.
+void Core::end_flow(const FlowKey& key, std::string_view reason) {
+  Flow* flow = flows_.find(key);
+  if (flow == nullptr) return;
+  leave_sets(*flow);
+  if (flow->action != 0 && reason != "reopened") remember_service(key, *flow, true);
+  ++counters_.flows_ended;
+  Tally& tally = ended_[actions_.effective(flow->action).class_name];
+  ++tally.flows;
+  tally.packets += flow->packets();
+  tally.bytes += flow->bytes();
+  emit("end", key, *flow, reason);
+  flows_.erase(key);
+}
+
+}  // namespace l7mark

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// The main process's writes: what the answers of a batch come to, in the kernel and in sets.
+#include "daemon/core.hpp"
+
+#include <deque>
+#include <utility>
+#include <vector>
+
+#include "util/clock.hpp"
+#include "util/log.hpp"
+
+namespace l7mark {
+
+namespace {
+
+// conntrack makes a connection's entry known only when its first packet leaves the machine.
+constexpr std::uint8_t kConntrackTries = 5;
+
+}  // namespace
+
+void Core::commit() {
+  write_actions();
+  // A flow's first answer may be an edit and its last a verdict, in one batch of messages: the
+  // verdict must come out on top. What finds the table full becomes an edit after all.
+  write_edits();
+  write_verdicts();
+  write_edits();
+  write_services();
+  publisher_.flush(now_ms());
+  write_conntrack();
+}
+
+void Core::write_actions() {
+  const auto writes = actions_.take_writes();
+  for (const ActionTable::Write& write : writes) {
+    if (const auto status = dataplane_.write_action(write.index, write.action); !status.ok())
+      log_error("{}", status.error().message());
+  }
+  if (writes.empty()) return;
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> marks;
+  for (const auto& [mark, index] : actions_.marks()) marks.emplace_back(mark, index);
+  if (const auto status = dataplane_.set_marks(marks); !status.ok())
+    log_error("{}", status.error().message());
+}
+
+// A flow of one packet and then nothing is a scan or a flood: it does not get to fill the table.
+bool Core::passing(const Flow& flow, std::uint64_t ms) {
+  return flow.packets() == 1 && flow.state != FlowState::final && ms > flow.last_ms + 1000;
+}
+
+void Core::write_verdicts() {
+  if (fresh_.empty()) return;
+  const auto now = recent_clock();
+  const std::uint64_t ms = now_ms();
+  std::vector<l7m_settlement> steps;
+  std::vector<Flow*> flows;  // by step; null: to be let go
+  steps.reserve(fresh_.size());
+  flows.reserve(fresh_.size());
+  for (const FlowKey& key : fresh_) {
+    Flow* flow = flows_.find(key);
+    if (flow == nullptr || flow->decided) continue;
+    l7m_settlement& step = steps.emplace_back();
+    step.key = key.raw;
+    if (passing(*flow, ms)) {
+      step.step = L7M_SETTLE_TAKE;
+      flows.push_back(nullptr);
+      continue;
+    }
+    step.step = L7M_SETTLE_DECIDE;
+    step.verdict.last_seen = now ? static_cast<std::uint32_t>(now->jiffies) : 0;
+    step.verdict.action = ActionTable::index(flow->action, flow->state);
+    step.verdict.application = flow->found().application;
+    step.verdict.master = flow->found().master;
+    step.verdict.state = static_cast<std::uint8_t>(flow->state);
+    step.verdict.initiator = flow->initiator;
+    step.verdict.flow_id = flow->id;
+    step.verdict.flags = flow->flags;
+    flow->decided = true;  // and not twice, if the key is there twice
+    flows.push_back(flow);
+  }
+  fresh_.clear();
+  // The candidate goes with the verdict's coming, so that no packet falls between the two tables;
+  // what it has counted is the flow's beginning.
+  if (const auto status = dataplane_.settle(steps); !status.ok()) {
+    log_error("{}", status.error().message());
+    for (Flow* flow : flows)
+      if (flow != nullptr) flow->decided = false;
+    return;
+  }
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    FlowKey key;
+    key.raw = steps[i].key;
+    if (flows[i] != nullptr) {
+      on_settled(key, *flows[i], steps[i]);
+    } else {
+      ++counters_.one_packet;
+      end_flow(key, "idle");
+    }
+  }
+}
+
+void Core::on_settled(const FlowKey& key, Flow& flow, const l7m_settlement& step) {
+  if ((step.result & L7M_SETTLE_WROTE) == 0) {
+    flow.decided = false;
+    queue_edit(key, flow, L7M_EDIT_ACTION | L7M_EDIT_STATE);
+    ++counters_.table_full;
+    if (!std::exchange(full_reported_, true))
+      log_warning(
+          "the verdict table is full: new flows keep their place among the candidates; "
+          "raise limits.flows");
+    return;
+  }
+  if ((step.result & L7M_SETTLE_TOOK) == 0) return;
+  const l7m_candidate& candidate = step.candidate;
+  if (candidate.id == flow.candidate_id) flow.set_before(candidate.count);
+  flow.flags |= candidate.flags;
+  if ((candidate.flags & (L7M_FLOW_SERVICE | L7M_FLOW_HINT)) == 0) return;
+  const bool same = ActionTable::id_of_index(candidate.action) == flow.action;
+  ++(same ? counters_.confirmed : counters_.corrected);
+  if (!same && (candidate.flags & L7M_FLOW_SERVICE) != 0)
+    remember_service(key, flow, flow.action != 0);
+}
+
+void Core::write_edits() {
+  if (edits_.empty()) return;
+  if (const auto status = dataplane_.edit(edits_); !status.ok())
+    log_error("{}", status.error().message());
+  edits_.clear();
+}
+
+// After write_actions(): they refer to actions.
+void Core::write_services() {
+  if (services_.empty()) return;
+  if (const auto status = dataplane_.put_services(services_); !status.ok())
+    log_debug("{}", status.error().message());
+  services_.clear();
+}
+
+void Core::write_conntrack() {
+  if (!conntrack_ || conntrack_work_.empty()) return;
+  std::vector<ConntrackRequest> requests;
+  requests.reserve(conntrack_work_.size());
+  for (const ConntrackWork& work : conntrack_work_) requests.push_back(work.request);
+  const ConntrackOutcome outcome = conntrack_->write(requests);
+  std::deque<ConntrackWork> again;
+  for (const std::size_t index : outcome.missing) {
+    ConntrackWork& work = conntrack_work_[index];
+    if (++work.tries < kConntrackTries) again.push_back(work);
+  }
+  conntrack_work_ = std::move(again);
+  if (outcome.error && !std::exchange(conntrack_reported_, true))
+    log_warning("{}", outcome.error->message());
+}
+
+}  // namespace l7mark
