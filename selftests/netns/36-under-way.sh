@@ -39,8 +39,21 @@ for flow in tcp4 udp4 tcp6 udp6; do
 	wait_for 10 test -s "$LAB_DIR/$flow.txt" || fail "nothing comes over $flow"
 done
 
-start_daemon "$policy"
+start_daemon "$policy" --keep
 expect_soon "TCP over IPv4" 20 entry MEDIA "$SERVER4,tcp:8443,$CLIENT4"
 expect_soon "UDP over IPv4" 20 entry MEDIA "$SERVER4,udp:8801,$CLIENT4"
 expect_soon "TCP over IPv6" 20 entry MEDIA6 "$SERVER6,tcp:8443,$CLIENT6"
 expect_soon "UDP over IPv6" 20 entry MEDIA6 "$SERVER6,udp:8801,$CLIENT6"
+
+# The next daemon has only what the kernel kept of them, and comes to the same.
+stop_daemon
+in_ns gateway ipset destroy MEDIA 2>/dev/null || true
+in_ns gateway ipset destroy MEDIA6 2>/dev/null || true
+start_daemon "$policy" --keep
+expect_soon "TCP over IPv4, adopted" 20 entry MEDIA "$SERVER4,tcp:8443,$CLIENT4"
+expect_soon "UDP over IPv4, adopted" 20 entry MEDIA "$SERVER4,udp:8801,$CLIENT4"
+expect_soon "TCP over IPv6, adopted" 20 entry MEDIA6 "$SERVER6,tcp:8443,$CLIENT6"
+expect_soon "UDP over IPv6, adopted" 20 entry MEDIA6 "$SERVER6,udp:8801,$CLIENT6"
+equal "entries" "$(in_ns gateway ipset save MEDIA | grep -c ^add) $(in_ns gateway ipset save MEDIA6 | grep -c ^add)" "2 2"
+stop_daemon
+l7mark unload --all >/dev/null

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "dpi/client.hpp"
 #include "util/clock.hpp"
 #include "util/log.hpp"
 
@@ -284,7 +285,8 @@ Status Core::adopt() {
     finding.category = names_.catalog.application_category(verdict.application);
     flow.state =
         verdict.state < L7M_STATES ? static_cast<FlowState>(verdict.state) : FlowState::guessed;
-    flow.initiator = flow.client = verdict.initiator & 1;
+    flow.initiator = verdict.initiator & 1;
+    flow.client = client_of(key, flow.initiator, verdict.flags, policy_->inside) & 1;
     flow.flags = verdict.flags;
     flow.set_since(verdict.count);
     flow.decided = true;
