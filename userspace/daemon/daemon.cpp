@@ -22,6 +22,7 @@
 #include "daemon/control.hpp"
 #include "daemon/core.hpp"
 #include "daemon/notify.hpp"
+#include "daemon/scheduling.hpp"
 #include "daemon/state_file.hpp"
 #include "daemon/workers.hpp"
 #include "dataplane/attach.hpp"
@@ -450,6 +451,7 @@ void Daemon::stop() {
 }  // namespace
 
 int run_daemon(const DaemonOptions& options) {
+  ask_for_short_slices();
   Daemon daemon(options);
   if (const Status started = daemon.start(); !started.ok()) {
     log_error("{}", started.error().message());
