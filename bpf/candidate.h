@@ -344,7 +344,7 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 	c->flags |= closing;
 	what.length = l7m_sample_length(c, p, s);
 	if (what.length == 0) {
-		if (!closing || (c->flags & L7M_FLOW_BARRED))
+		if (!closing || !l7m_is_closed(c->flags) || (c->flags & L7M_FLOW_BARRED))
 			return c->action;
 		what.type = L7M_RECORD_NOTICE;
 	}

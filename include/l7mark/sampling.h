@@ -39,6 +39,14 @@ static __always_inline __u8 l7m_closing_flags(const struct l7m_packet *p, int se
 	return flags;
 }
 
+/* Of flow flags: no more is to come. Half closed is open. */
+static __always_inline int l7m_is_closed(__u8 flags)
+{
+	const __u8 both = L7M_FLOW_FIN0 | L7M_FLOW_FIN1;
+
+	return (flags & L7M_FLOW_RST) || (flags & both) == both;
+}
+
 /*
  * How many packets of the flow are wanted whole. Its first payload tells: a TLS certificate comes
  * in the third or fourth packet, QUIC's ClientHello may be spread over as many datagrams, and all

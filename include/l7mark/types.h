@@ -242,7 +242,7 @@ L7M_ASSERT_SIZE(struct l7m_settings, 40);
 /* First member of every ring-buffer record. */
 enum l7m_record_type {
 	L7M_RECORD_SAMPLE = 1, /* struct l7m_sample, with bytes of a packet */
-	L7M_RECORD_NOTICE = 2, /* struct l7m_sample without bytes: FIN or RST of a candidate */
+	L7M_RECORD_NOTICE = 2, /* struct l7m_sample without bytes: a candidate has closed */
 	L7M_RECORD_REOPEN = 3, /* struct l7m_sample without bytes: a SYN began a closed flow anew;
 				* count is what the old one's verdict counted */
 };
@@ -378,7 +378,7 @@ L7M_ASSERT_SIZE(struct l7m_meta, 16);
 	X(NEW_FLOW, "new_flows", "flows that became candidates")                                   \
 	X(SAMPLED_PACKETS, "sampled_packets", "packets copied to a ring buffer")                   \
 	X(SAMPLED_BYTES, "sampled_bytes", "bytes of them copied")                                  \
-	X(NOTICES, "notices", "FIN and RST notices sent to a worker")                              \
+	X(NOTICES, "notices", "closed flows without a verdict that a worker was told of")          \
 	X(RING_FULL, "ring_full", "samples not taken: ring buffer full")                           \
 	X(RING_MISSING, "ring_missing", "samples not taken: no such ring buffer")                  \
 	X(PAUSED, "paused", "samples not taken: no worker attached")                               \

@@ -322,21 +322,28 @@ TEST_F(Flow, SynOnAClosedFlowBeginsItAnew) {
 TEST_F(Flow, CandidateTellsOfItsEnd) {
   ingress(segment(k4, kSyn));
   plane_->records();
+  // Half closed: the other side may go on.
   ingress(segment(k4, kFin));
+  EXPECT_TRUE(plane_->records().empty());
+  ingress(segment(k4.reversed(), kFin));
   auto records = plane_->records();
   ASSERT_EQ(records.size(), 1U);
   EXPECT_EQ(records[0].head.type, L7M_RECORD_NOTICE);
   EXPECT_EQ(records[0].head.flags, L7M_SAMPLE_FIN);
   EXPECT_EQ(records[0].head.captured, 0U);
+  EXPECT_EQ(records[0].head.candidate_flags, L7M_FLOW_FIN0 | L7M_FLOW_FIN1);
   // The same again, a retransmission, says nothing new.
   ingress(segment(k4, kFin));
   EXPECT_TRUE(plane_->records().empty());
-  ingress(segment(k4.reversed(), kRst));
+  EXPECT_EQ(candidate(k4).count.packets[0] + candidate(k4).count.packets[1], 4U);
+  // A reset is enough by itself.
+  ingress(segment(k6, kSyn));
+  plane_->records();
+  ingress(segment(k6.reversed(), kRst));
   records = plane_->records();
   ASSERT_EQ(records.size(), 1U);
   EXPECT_EQ(records[0].head.flags, L7M_SAMPLE_RST);
   EXPECT_EQ(plane_->count(L7M_COUNT_NOTICES), 2U);
-  EXPECT_EQ(candidate(k4).count.packets[0] + candidate(k4).count.packets[1], 4U);
 }
 
 TEST_F(Flow, FirstPacketTellsWhoBegan) {
@@ -451,6 +458,7 @@ TEST_F(Flow, XdpSamplesAsTcDoes) {
       tagged({{0x8100, 7}}, udp(k6, Bytes(200, 3))),
       ethernet(extended(udp(k6, Bytes(1200, 0xc0)), {hop_by_hop()})),
       segment(k4, kFin),
+      segment(k4.reversed(), kFin),
   };
   std::vector<Record> seen[2];
   std::vector<l7m_counters> counts[2];

@@ -164,7 +164,7 @@ Status UserPath::packet(const CapturedPacket& captured) {
   if ((packet.tcp_flags & L7M_TCP_RST) != 0) flags |= L7M_SAMPLE_RST;
   const std::uint32_t wanted = l7m_sample_length(&candidate, &packet, &state.settings);
   if (wanted == 0) {
-    if (closing != 0)
+    if (closing != 0 && l7m_is_closed(candidate.flags) != 0)
       state.sample(captured, packet, key, entry, L7M_RECORD_NOTICE, flags, 0, sender);
     return success();
   }

@@ -2,6 +2,7 @@
 // Flows over time: schedules, sweeps, and how a flow ends.
 #include "daemon/core.hpp"
 
+#include <l7mark/sampling.h>
 #include <netinet/in.h>
 
 #include <algorithm>
@@ -26,9 +27,7 @@ constexpr std::uint64_t kUndecidedLifeMs = 180'000;
 
 std::uint64_t Core::timeout_ms(const FlowKey& key, std::uint8_t flags) const {
   const Timeouts& timeouts = policy_->timeouts;
-  const bool closed = (flags & L7M_FLOW_RST) != 0 ||
-                      (flags & (L7M_FLOW_FIN0 | L7M_FLOW_FIN1)) == (L7M_FLOW_FIN0 | L7M_FLOW_FIN1);
-  if (closed) return std::uint64_t{timeouts.closed} * 1000;
+  if (l7m_is_closed(flags) != 0) return std::uint64_t{timeouts.closed} * 1000;
   if (key.raw.protocol == IPPROTO_TCP) return std::uint64_t{timeouts.tcp} * 1000;
   if (key.raw.protocol == IPPROTO_UDP) return std::uint64_t{timeouts.udp} * 1000;
   return std::uint64_t{timeouts.other} * 1000;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "dpi/classifier.hpp"
 
+#include <l7mark/sampling.h>
 #include <netinet/in.h>
 
 #include <algorithm>
@@ -50,8 +51,7 @@ std::span<const std::uint8_t> udp_payload(std::span<const std::uint8_t> packet) 
 }
 
 bool is_closed(std::uint8_t flags) {
-  constexpr std::uint8_t both = L7M_FLOW_FIN0 | L7M_FLOW_FIN1;
-  return (flags & L7M_FLOW_RST) != 0 || (flags & both) == both;
+  return l7m_is_closed(flags) != 0;
 }
 
 }  // namespace
@@ -72,6 +72,7 @@ struct Classifier::Flow : PoolLinks<Flow> {
   EngineFlow engine;
   Detection detection;  // as the last call returned it: some corrections are only there
   Detection told;       // in the last provisional answer
+  std::size_t due = 0;  // position in `due_`, from 1; 0 if it is not there
   l7m_counters count{};
   std::uint64_t first_ns = 0;
   std::uint64_t last_ns = 0;
@@ -101,7 +102,7 @@ Classifier::Classifier(Engine& engine, ClassifierSink& sink, ClassifierOptions o
 
 Classifier::~Classifier() = default;
 
-bool Classifier::take(std::span<const std::byte> record) {
+bool Classifier::take_more(std::span<const std::byte> record) {
   const auto malformed = [this] {
     ++stats_.malformed;
     return false;
@@ -207,6 +208,7 @@ void Classifier::make_room(Queue& queue) {
 }
 
 void Classifier::erase(Flow& flow) {
+  untell(flow);
   flow.queue->remove(flow);
   flows_->erase(flow);
 }
@@ -266,7 +268,10 @@ void Classifier::inspect(Flow& flow, const l7m_sample& sample, std::span<const s
     if (flow.detected) hold(flow, twin_dns ? twins_ : active_);
     if (flow.detection.known() && flow.detection != flow.told) {
       flow.told = flow.detection;
-      answer(flow, FlowState::provisional);
+      if (flow.due == 0) {
+        due_.push_back(&flow);
+        flow.due = due_.size();
+      }
     }
   }
 }
@@ -319,8 +324,24 @@ void Classifier::give_up(Flow& flow) {
   settle(flow);
 }
 
+void Classifier::tell() {
+  for (Flow* flow : due_) {
+    if (flow == nullptr) continue;
+    flow->due = 0;
+    answer(*flow, FlowState::provisional);
+  }
+  due_.clear();
+}
+
+void Classifier::untell(Flow& flow) {
+  if (flow.due == 0) return;
+  due_[flow.due - 1] = nullptr;
+  flow.due = 0;
+}
+
 // The last word.
 void Classifier::settle(Flow& flow) {
+  untell(flow);
   make_room(answered_);
   answer(flow, flow.guessed ? FlowState::guessed : FlowState::final);
   flow.engine = EngineFlow();
