@@ -375,7 +375,12 @@ void Core::remember_service(const FlowKey& key, Flow& flow, bool valid) {
   promise.action = ActionTable::index(flow.action, FlowState::provisional);
   promise.expires =
       valid ? jiffies_.later(*now, std::uint64_t{policy_->first_packet.timeout} * 1000) : 0;
-  services_.push_back({service_key(key, flow.client), promise});
+  const ServiceEntry entry{service_key(key, flow.client), promise};
+  // A client's flows to one service come in bursts.
+  if (!services_.empty() && std::memcmp(&services_.back().key, &entry.key, sizeof(entry.key)) == 0)
+    services_.back() = entry;
+  else
+    services_.push_back(entry);
   flow.service_s = static_cast<std::uint32_t>(now_ms() / 1000);
 }
 

@@ -104,10 +104,10 @@ class FlowTable {
     static constexpr std::uint32_t kNone = UINT32_MAX;
     static constexpr std::uint32_t kPiece = 1024;
     struct Place {
-      Flow flow;
-      Key key{};
+      Key key{};                   // first: what a look-up reads is one cache line
       std::uint32_t next = kNone;  // of the same bucket, or free
       bool used = false;
+      Flow flow;
     };
 
     Place& at(std::uint32_t number) { return pieces_[number / kPiece][number % kPiece]; }

@@ -4,8 +4,8 @@
 
 namespace l7mark {
 
-// Short time slices for the calling thread and what it starts: it is let on to a busy CPU sooner, for
-// the same share of it. From Linux 6.12 on; without effect before, and where it is refused.
+// Short time slices for the calling thread and what it starts: it is let on to a busy CPU sooner,
+// for the same share of it. From Linux 6.12 on; without effect before, and where it is refused.
 void ask_for_short_slices();
 
 }  // namespace l7mark

@@ -27,7 +27,9 @@ constexpr int kIdleCheckMs = 500;
 // Where records come this fast, a wake-up for each costs more than what is in it: the worker lets
 // some gather. The kernel wakes nobody for a record behind one that has not been read.
 constexpr std::uint64_t kBusyRecordsPerMs = 16;
-constexpr long kGatherNs = 200'000;
+constexpr long kGatherNs = 1'000'000;
+// After so many records, first answers are told, and answers are sent.
+constexpr unsigned kTellRecords = 256;
 
 class Worker final : public ClassifierSink {
  public:
@@ -60,6 +62,7 @@ class Worker final : public ClassifierSink {
       if ((fds[1].revents & (POLLHUP | POLLERR)) != 0) return 0;
       if (busy_) gather();
       const int records = ring_buffer__consume(ring_.get());
+      classifier_.tell();
       const std::uint64_t now = now_ns();
       busy_ = records > 0 && static_cast<std::uint64_t>(records) * 1'000'000 >
                                  kBusyRecordsPerMs * (now - std::exchange(consumed_ns_, now));
@@ -135,8 +138,14 @@ class Worker final : public ClassifierSink {
       page_.current = sample->key;
     }
     page_.busy.store(1, std::memory_order_release);
-    classifier_.take(record);
+    classifier_.take_more(record);
     page_.busy.store(0, std::memory_order_release);
+    // As long as records come in faster than they are read, there is no end to a round.
+    if (++since_told_ >= kTellRecords) {
+      since_told_ = 0;
+      classifier_.tell();
+      flush();
+    }
   }
 
   void flush_if_full() {
@@ -174,6 +183,7 @@ class Worker final : public ClassifierSink {
   std::unique_ptr<ring_buffer, FreeRing> ring_;
   MessageWriter writer_;
   bool gone_ = false;
+  unsigned since_told_ = 0;        // records
   bool busy_ = false;              // by what the last round found
   std::uint64_t consumed_ns_ = 0;  // when that was
 };

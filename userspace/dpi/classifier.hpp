@@ -63,7 +63,16 @@ class Classifier {
   Classifier& operator=(const Classifier&) = delete;
 
   // A ring buffer's record as it came. False, and counted, if it is malformed.
-  bool take(std::span<const std::byte> record);
+  bool take(std::span<const std::byte> record) {
+    const bool taken = take_more(record);
+    tell();
+    return taken;
+  }
+
+  // Where more records are at hand: a flow's provisional answer waits for tell(), and never comes
+  // if they bring the last word.
+  bool take_more(std::span<const std::byte> record);
+  void tell();
 
   // Gives up flows without a sample since `now_ns - idle_ns`; the clock is that of the samples.
   // True if a burst is over and much memory was freed.
@@ -98,6 +107,7 @@ class Classifier {
   void watch_dns(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> packet);
   void give_up(Flow& flow);
   void answer(Flow& flow, FlowState state);
+  void untell(Flow& flow);
   void settle(Flow& flow);
   void make_room(Queue& queue);
   void erase(Flow& flow);
@@ -114,6 +124,7 @@ class Classifier {
   // The packet that nDPI is given. Its first `dirty_` bytes were written, the rest is zero.
   std::vector<std::uint8_t> packet_;
   std::size_t dirty_ = 0;
+  std::vector<Flow*> due_;  // have a provisional answer to be told; null for no more
   std::uint64_t time_ms_ = 0;
   std::int64_t wall_offset_ns_ = 0;
 };
