@@ -245,6 +245,16 @@ static __always_inline struct l7m_verdict *l7m_find_verdict(struct l7m_met *met)
 	}
 }
 
+static __always_inline struct l7m_verdict *l7m_verdict_of(const struct l7m_key *key)
+{
+	struct l7m_key4 key4;
+
+	if (!l7m_key_is_v4(key))
+		return bpf_map_lookup_elem(&flows6, key);
+	l7m_key_to_v4(key, &key4);
+	return bpf_map_lookup_elem(&flows4, &key4);
+}
+
 static __always_inline void l7m_count_verdict(struct l7m_verdict *v, const struct l7m_met *met)
 {
 	l7m_count_packet(&v->count, met);
@@ -270,6 +280,7 @@ static __noinline __u32 l7m_new_flow(void *ctx, struct l7m_met *met, struct l7m_
 	what->flags |= L7M_SAMPLE_FIRST;
 	/* As if the copy had gone out: it nearly always does, and a second look-up is saved. */
 	l7m_count_sample(&fresh, p, s);
+	what->sampled = fresh.sampled;
 	if (fresh.sampled >= fresh.packets)
 		what->flags |= L7M_SAMPLE_LAST;
 	c = l7m_put_candidate(spot->set, spot->tag, &what->key, &fresh);
@@ -326,7 +337,7 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 		 * Userspace writes the verdict before it takes the candidate out: where both were
 		 * missed, it did so in between, and the flow is not new.
 		 */
-		v = p->tcp_flags & L7M_TCP_SYN ? 0 : l7m_find_verdict(met);
+		v = p->tcp_flags & L7M_TCP_SYN ? 0 : l7m_verdict_of(&what.key);
 		if (v) {
 			l7m_count_verdict(v, met);
 			return v->action;
@@ -354,20 +365,16 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 	}
 	if (what.type == L7M_RECORD_SAMPLE) {
 		/* Two CPUs may both pass here for one flow: a packet more is copied, no harm. */
-		struct l7m_candidate after = *c;
-
-		if (!after.first_sent)
+		if (!c->first_sent)
 			what.flags |= L7M_SAMPLE_FIRST;
-		l7m_count_sample(&after, p, s);
-		if (after.sampled >= after.packets)
+		what.sampled = l7m_sampled_with(c, p);
+		if (what.sampled >= c->packets)
 			what.flags |= L7M_SAMPLE_LAST;
-		if (!l7m_export(ctx, &what, met, &after)) {
-			c->first_sent = 1;
-			c->sampled = after.sampled;
-			c->whole = after.whole;
-		}
+		if (!l7m_export(ctx, &what, met, c))
+			l7m_count_sample(c, p, s);
 		return c->action;
 	}
+	what.sampled = c->sampled;
 	l7m_export(ctx, &what, met, c);
 	return c->action;
 }

@@ -16,7 +16,8 @@ struct l7m_export {
 	struct l7m_key key;
 	__u16 type;
 	__u16 flags;
-	__u32 length; /* bytes of the frame to copy, 0 for none */
+	__u32 length;  /* bytes of the frame to copy, 0 for none */
+	__u32 sampled; /* payload packets copied with this one */
 };
 
 static __always_inline void l7m_fill_sample(struct l7m_sample *out, const struct l7m_export *what,
@@ -40,7 +41,7 @@ static __always_inline void l7m_fill_sample(struct l7m_sample *out, const struct
 	out->direction = (__u8)met->sender;
 	out->initiator = c->initiator;
 	out->candidate_flags = c->flags;
-	out->sampled = c->sampled;
+	out->sampled = (__u8)what->sampled;
 	out->egress = met->hook & L7M_HOOK_EGRESS ? 1 : 0;
 	out->l2 = met->hook & L7M_HOOK_L2 ? 1 : 0;
 	out->vlan = p->vlan;

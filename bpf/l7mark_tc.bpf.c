@@ -179,16 +179,6 @@ int l7mark_classid(struct __sk_buff *skb)
 	return TC_ACT_OK;
 }
 
-static __always_inline struct l7m_verdict *l7m_verdict_of(const struct l7m_key *key)
-{
-	struct l7m_key4 key4;
-
-	if (!l7m_key_is_v4(key))
-		return bpf_map_lookup_elem(&flows6, key);
-	l7m_key_to_v4(key, &key4);
-	return bpf_map_lookup_elem(&flows4, &key4);
-}
-
 static __noinline int l7m_edit_one(struct l7m_edit *edit)
 {
 	struct l7m_verdict *v = l7m_verdict_of(&edit->key);

@@ -89,6 +89,13 @@ static __always_inline __u32 l7m_sample_length(const struct l7m_candidate *c,
 	return s->snaplen;
 }
 
+/* What `sampled` will be once this packet has been copied. */
+static __always_inline __u8 l7m_sampled_with(const struct l7m_candidate *c,
+					     const struct l7m_packet *p)
+{
+	return p->payload && c->sampled < 255 ? c->sampled + 1 : c->sampled;
+}
+
 static __always_inline void l7m_count_sample(struct l7m_candidate *c, const struct l7m_packet *p,
 					     const struct l7m_settings *s)
 {
@@ -96,8 +103,7 @@ static __always_inline void l7m_count_sample(struct l7m_candidate *c, const stru
 	if (!p->payload)
 		return;
 	c->whole = l7m_wanted_whole(c, p, s);
-	if (c->sampled < 255)
-		c->sampled++;
+	c->sampled = l7m_sampled_with(c, p);
 }
 
 #endif /* L7MARK_SAMPLING_H */
