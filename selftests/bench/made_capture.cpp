@@ -270,7 +270,7 @@ void PacketSource::add(std::span<const std::uint8_t> frame, std::size_t file) {
   packets_.push_back(std::move(made));
 }
 
-PacketSource PacketSource::made_up(bool closed) {
+PacketSource PacketSource::made_up(bool closed, bool ipv6) {
   constexpr unsigned flows = 400;
   PacketSource source;
   source.known_ = std::make_shared<Known>();
@@ -279,8 +279,8 @@ PacketSource PacketSource::made_up(bool closed) {
     const std::string host =
         i % 3 == 0 ? fmt::format("host{}.example.com", i) : std::string(kHosts[i % kHosts.size()]);
     test::Endpoints ends;
-    ends.source = fmt::format("10.0.0.{}", 1 + i % 50);
-    ends.destination = fmt::format("198.51.100.{}", 1 + i % 200);
+    ends.source = fmt::format("{}10.0.0.{}", ipv6 ? "fd00::" : "", 1 + i % 50);
+    ends.destination = fmt::format("{}198.51.100.{}", ipv6 ? "2001:db8::" : "", 1 + i % 200);
     ends.sport = static_cast<std::uint16_t>(32768 + i);
     std::vector<Bytes> frames;
     const unsigned kind = i % 20;

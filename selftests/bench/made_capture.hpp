@@ -30,7 +30,7 @@ class PacketSource {
   // Flows as a gateway sees them, made up: TLS 1.3 with a server name (half of them), DNS, HTTP,
   // and a protocol that nobody knows (a twentieth).
   // Without `closed`, no connection ends.
-  static PacketSource made_up(bool closed = true);
+  static PacketSource made_up(bool closed = true, bool ipv6 = false);
   // Flows of these captures. What is no IP, and fragments after the first, is left out.
   static Result<PacketSource> read(const std::vector<std::string>& captures);
 
@@ -38,7 +38,8 @@ class PacketSource {
   [[nodiscard]] std::size_t flows() const { return flows_; }
   [[nodiscard]] std::size_t packets() const { return packets_.size(); }
   // Calls with each packet of copies `first` to `first + copies - 1`, in order; the frame is valid
-  // during the call. Clients get the addresses from 10.0.0.0 on; checksums of TCP and UDP are left
+  // during the call. Clients get the addresses from 10.0.0.0 on, of IPv6
+  // in the last four bytes; checksums of TCP and UDP are left
   // as they were. The first failure ends it.
   Status replay(std::size_t first, std::size_t copies,
                 const std::function<Status(std::span<const std::uint8_t>)>& call) const;

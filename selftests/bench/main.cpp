@@ -163,6 +163,7 @@ void add_memory(CLI::App& app, Shared& shared) {
       ->delimiter(',')
       ->check(CLI::Range(1024, 1 << 22))
       ->capture_default_str();
+  command->add_flag("--ipv6", options->ipv6, "Flows of IPv6");
   command->footer(
       "A daemon as in production, for each size anew. \"kernel\" is what the kernel says that the\n"
       "pinned maps take (memlock), \"daemon\" and \"workers\" are proportional set sizes (Pss), "

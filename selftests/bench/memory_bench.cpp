@@ -147,8 +147,8 @@ class RingLevel {
 
 class MemoryBench {
  public:
-  MemoryBench(const Lab& lab, std::size_t flows)
-      : lab_(lab), pins_{lab.instance}, source_(PacketSource::made_up(false)) {
+  MemoryBench(const Lab& lab, std::size_t flows, bool ipv6)
+      : lab_(lab), pins_{lab.instance}, source_(PacketSource::made_up(false, ipv6)) {
     copies_ = (flows + source_.flows() - 1) / source_.flows();
     flows_ = copies_ * source_.flows();
   }
@@ -274,7 +274,7 @@ Result<Table> run_memory_bench(const Lab& lab, const MemoryBenchOptions& options
                    "kernel, MB",    "daemon, MB",      "workers, MB",  "all, MB",
                    "B/flow kernel", "B/flow processes"};
   for (const std::size_t flows : options.flows) {
-    MemoryBench bench(lab, flows);
+    MemoryBench bench(lab, flows, options.ipv6);
     L7MARK_TRY(bench.run(table));
   }
   return table;

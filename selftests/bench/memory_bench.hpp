@@ -14,6 +14,7 @@ namespace l7mark::bench {
 
 struct MemoryBenchOptions {
   std::vector<std::size_t> flows = {10'000, 100'000, 1'000'000};  // tracked at a time
+  bool ipv6 = false;                                              // flows of IPv6, and no other
 };
 
 // The packets of flows that do not end run through the daemon's own program by BPF_PROG_TEST_RUN,

@@ -56,6 +56,8 @@ for column in "start-up, ms" "kernel, MB" "daemon, MB" "workers, MB" "B/flow ker
 	expect "memory: $column" column_has memory true "$column" 2
 done
 equal "memory: all flows are tracked" "$(jq -r '[.[].tracked] | join(" ")' "$LAB_DIR/memory.json")" "2000 4000"
+measure memory --ipv6 --flows 2000
+equal "memory: flows of IPv6, too" "$(jq -r '.[0].tracked' "$LAB_DIR/memory.json")" 2000
 
 measure scale --repeat 1000 --flows 2,64 --classes 1,8 --hosts 5,20 --workers 1,2 --worker-flows 400
 for row in "floor's packet over an empty program, ns 2" "policy's match of a flow, ns 3" \
