@@ -33,18 +33,24 @@ Bytes segment(const Endpoints& ends, std::uint8_t flags, std::size_t payload = 0
 
 class Candidates : public testing::Test {
  protected:
-  // `candidates` of 8 is one set; `flows` is of each family.
-  void make(std::uint32_t candidates, std::uint32_t flows = 64) {
-    DataplaneOptions options;
-    options.candidates = candidates;
-    options.flows = flows;
-    options.services = options.hints = 64;
-    options.ring_bytes = 65536;
-    std::string why;
-    plane_ = Plane::make(options, why);
-    if (!plane_) GTEST_SKIP() << why;
+  // `candidates` of 8 is one set; `flows` is of each family. What was loaded for another case is
+  // used again: an emulated machine takes long to verify programs.
+  void make(std::uint32_t candidates, std::uint32_t flows = 1024) {
+    auto& loaded = planes_[{candidates, flows}];
+    if (!loaded) {
+      DataplaneOptions options;
+      options.candidates = candidates;
+      options.flows = flows;
+      options.services = options.hints = 64;
+      options.ring_bytes = 65536;
+      std::string why;
+      loaded = Plane::make(options, why);
+      if (!loaded) GTEST_SKIP() << why;
+    }
+    plane_ = loaded.get();
     plane_->reset();
   }
+  static void TearDownTestSuite() { planes_.clear(); }
 
   void ingress(const Bytes& packet) const {
     EXPECT_EQ(run_tc(plane_->tc("l7mark_ingress"), packet).code, 0);
@@ -65,7 +71,8 @@ class Candidates : public testing::Test {
     return step;
   }
 
-  std::unique_ptr<Plane> plane_;
+  static inline std::map<std::pair<std::uint32_t, std::uint32_t>, std::unique_ptr<Plane>> planes_;
+  Plane* plane_ = nullptr;
 };
 
 // The first come makes way first, whatever its family, and is a flow like any other if it comes
@@ -137,7 +144,7 @@ TEST_F(Candidates, ManyFlowsFindTheirPlaces) {
 }
 
 TEST_F(Candidates, DecidingMovesAFlow) {
-  ASSERT_NO_FATAL_FAILURE(make(64));
+  ASSERT_NO_FATAL_FAILURE(make(8192));
   if (IsSkipped()) return;
   for (const bool v6 : {false, true}) {
     const Endpoints ends = ends_of(1, v6);
@@ -162,7 +169,7 @@ TEST_F(Candidates, DecidingMovesAFlow) {
 }
 
 TEST_F(Candidates, FullTableLeavesTheCandidate) {
-  ASSERT_NO_FATAL_FAILURE(make(64, 4));
+  ASSERT_NO_FATAL_FAILURE(make(8192, 4));
   if (IsSkipped()) return;
   for (const bool v6 : {false, true}) {
     unsigned written = 0, full = 0;
@@ -178,7 +185,7 @@ TEST_F(Candidates, FullTableLeavesTheCandidate) {
 }
 
 TEST_F(Candidates, EndTakesTheVerdictThatIsMeant) {
-  ASSERT_NO_FATAL_FAILURE(make(64));
+  ASSERT_NO_FATAL_FAILURE(make(8192));
   if (IsSkipped()) return;
   for (const bool v6 : {false, true}) {
     const Endpoints ends = ends_of(1, v6);
@@ -196,7 +203,7 @@ TEST_F(Candidates, EndTakesTheVerdictThatIsMeant) {
 
 // More steps than a run takes, of all kinds.
 TEST_F(Candidates, StepsByTheHundred) {
-  ASSERT_NO_FATAL_FAILURE(make(4096, 1024));
+  ASSERT_NO_FATAL_FAILURE(make(8192));
   if (IsSkipped()) return;
   std::vector<l7m_settlement> steps(L7M_SETTLE_BATCH * 10 + 3);
   for (unsigned n = 0; n < steps.size(); ++n) {
@@ -215,7 +222,7 @@ TEST_F(Candidates, StepsByTheHundred) {
 
 // Settings are written anew at every reload: candidates must be found where they were put.
 TEST_F(Candidates, SeedStays) {
-  ASSERT_NO_FATAL_FAILURE(make(4096));
+  ASSERT_NO_FATAL_FAILURE(make(8192));
   if (IsSkipped()) return;
   for (unsigned n = 0; n < 100; ++n) ingress(segment(ends_of(n), kSyn));
   const auto before = plane_->maps.read_settings();
