@@ -123,7 +123,7 @@ L7M_ASSERT_SIZE(struct l7m_candidate, 56);
 /*
  * An entry of map `candidates`, an array: a flow has its set by its key's hash (candidates.h), and
  * takes any of the places there; if none is free, that of the flow which came first. No list is
- * kept in order for that, as an LRU hash does, which is most of what a new flow costs with one. The
+ * kept in order for that, as an LRU hash does: that was about half of what a new flow cost. The
  * lock is for taking and giving back a place; what a packet counts in its own is written without.
  */
 #define L7M_WAYS      8
