@@ -234,7 +234,7 @@ TEST_F(Flow, ClassifierForQdisc) {
 
 unsigned checksum(const Bytes& packet, std::size_t at) {
   unsigned sum = 0;
-  for (std::size_t i = 0; i < 20; i += 2) sum += packet[at + i] << 8U | packet[at + i + 1];
+  for (std::size_t i = 0; i < 20; i += 2) sum += packet[at + i] * 256U + packet[at + i + 1];
   while (sum >> 16) sum = (sum & 0xffff) + (sum >> 16);
   return sum;
 }

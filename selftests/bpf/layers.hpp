@@ -65,7 +65,7 @@ inline Bytes mpls(unsigned labels, const Bytes& packet) {
 inline Bytes with_options(Bytes packet, unsigned words) {
   packet.insert(packet.begin() + 20, words * 4, 0x01);
   packet[0] = static_cast<std::uint8_t>(0x45 + words);
-  const unsigned length = (packet[2] << 8U | packet[3]) + words * 4;
+  const unsigned length = packet[2] * 256U + packet[3] + words * 4;
   packet[2] = static_cast<std::uint8_t>(length >> 8);
   packet[3] = static_cast<std::uint8_t>(length);
   return packet;

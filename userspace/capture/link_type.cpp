@@ -60,7 +60,7 @@ std::optional<Inside> find_ppp(Bytes packet) {
 // IEEE 802.11 behind a radiotap header: data frames in the clear with LLC and SNAP.
 std::optional<Inside> find_wifi(Bytes packet) {
   if (packet.size() < 8) return std::nullopt;
-  const std::size_t radio = packet[2] | packet[3] << 8;
+  const std::size_t radio = packet[2] + packet[3] * 256U;
   // Bits 1 and 0 of `present`: a time stamp of 8 bytes, then a byte of flags. 0x40 is a bad
   // checksum.
   const bool has_flags = (packet[4] & 0x02) != 0;

@@ -113,7 +113,7 @@ Status Core::set_sampling(bool on) {
   settings.mark_mask = policy_->class_mark_bits();
   if (!on) settings.flags |= L7M_SET_PAUSED;
   // Nothing to be found there: no look-up on a new flow.
-  if (policy_->classes.empty()) settings.flags &= ~(L7M_SET_SERVICES | L7M_SET_HINTS);
+  if (policy_->classes.empty()) settings.flags &= ~std::uint32_t{L7M_SET_SERVICES | L7M_SET_HINTS};
   return dataplane_.write_settings(settings);
 }
 
