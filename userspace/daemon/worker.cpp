@@ -62,13 +62,14 @@ class Worker final : public ClassifierSink {
       if ((fds[1].revents & (POLLHUP | POLLERR)) != 0) return 0;
       if (busy_) gather();
       const int records = ring_buffer__consume(ring_.get());
-      classifier_.tell();
+      tell();
       const std::uint64_t now = now_ns();
       busy_ = records > 0 && static_cast<std::uint64_t>(records) * 1'000'000 >
                                  kBusyRecordsPerMs * (now - std::exchange(consumed_ns_, now));
       if (now >= next_idle) {
         // The heap is in pieces by then, and would stay with us.
         if (classifier_.idle(now)) malloc_trim(0);
+        page_.busy.store(0, std::memory_order_release);
         follow_wall_clock();
         next_idle = now + kIdleCheckMs * 1'000'000ULL;
       }
@@ -81,6 +82,12 @@ class Worker final : public ClassifierSink {
   void on_answer(Answer&& answer) override {
     writer_.add(answer);
     flush_if_full();
+  }
+
+  // If it crashes on this one, the main process must know which it was.
+  void on_revisit(const FlowKey& key) override {
+    page_.current = key.raw;
+    page_.busy.store(1, std::memory_order_release);
   }
 
   void on_dns(DnsAnswer&& answer) override {
@@ -110,6 +117,11 @@ class Worker final : public ClassifierSink {
   // Somebody may set the clock: the kernel's stamps do not follow, certificates' dates do.
   void follow_wall_clock() {
     classifier_.set_wall_offset(static_cast<std::int64_t>(clock_ns(CLOCK_REALTIME) - now_ns()));
+  }
+
+  void tell() {
+    classifier_.tell();
+    page_.busy.store(0, std::memory_order_release);
   }
 
   bool barred(const l7m_key& key) const {
@@ -143,7 +155,7 @@ class Worker final : public ClassifierSink {
     // As long as records come in faster than they are read, there is no end to a round.
     if (++since_told_ >= kTellRecords) {
       since_told_ = 0;
-      classifier_.tell();
+      tell();
       flush();
     }
   }

@@ -328,6 +328,7 @@ void Classifier::tell() {
   for (Flow* flow : due_) {
     if (flow == nullptr) continue;
     flow->due = 0;
+    sink_.on_revisit(flow->key);
     answer(*flow, FlowState::provisional);
   }
   due_.clear();
@@ -389,6 +390,7 @@ bool Classifier::idle(std::uint64_t now_ns) {
   for (Queue* queue : {&waiting_, &active_, &twins_, &answered_}) {
     while (expired(*queue)) {
       Flow& flow = queue->front();
+      sink_.on_revisit(flow.key);
       give_up(flow);
       // One that waited for its twin is answered now, and what is still under way is to be ignored.
       if (queue != &twins_) erase(flow);

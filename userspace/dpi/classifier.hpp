@@ -23,6 +23,8 @@ class ClassifierSink {
   // State `provisional`: more samples may change it. `final` or `guessed`: the last word.
   virtual void on_answer(Answer&& answer) = 0;
   virtual void on_dns(DnsAnswer&& answer) = 0;
+  // nDPI is about to look at this flow, and not because of the record that was given last.
+  virtual void on_revisit(const FlowKey& /*key*/) {}
 };
 
 struct ClassifierOptions {
