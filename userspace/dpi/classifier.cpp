@@ -123,17 +123,13 @@ bool Classifier::take_more(std::span<const std::byte> record) {
   if (flow != nullptr && flow->id != sample.id) {
     // The five-tuple lives anew.
     give_up(*flow);
-    erase(*flow);
     flow = nullptr;
   }
   switch (sample.type) {
     case L7M_RECORD_REOPEN:
       // Samples of the new life follow under an id of their own.
       ++stats_.notices;
-      if (flow != nullptr) {
-        give_up(*flow);
-        erase(*flow);
-      }
+      if (flow != nullptr) give_up(*flow);
       return true;
     case L7M_RECORD_NOTICE:
       ++stats_.notices;
@@ -150,14 +146,18 @@ bool Classifier::take_more(std::span<const std::byte> record) {
   }
   if (sample.l3_offset >= sample.captured || sample.l3_length == 0) return malformed();
   ++stats_.samples;
-  if (flow == nullptr) flow = &create(key, sample);
+  if (flow == nullptr) {
+    const bool first = (sample.flags & L7M_SAMPLE_FIRST) != 0;
+    if (!first && answered_.contains(key, sample.id)) return true;
+    flow = &create(key, sample);
+  }
   flow->flags = sample.candidate_flags;
   flow->count = sample.count;
   flow->last_ns = std::max<std::uint64_t>(flow->last_ns, sample.time_ns);
   flow->sampled_packets += 1;
   flow->sampled_bytes += sample.captured;
   move_to(*flow, *flow->queue);
-  if (flow->queue != &answered_) inspect(*flow, sample, data);
+  inspect(*flow, sample, data);
   return true;
 }
 
@@ -199,11 +199,11 @@ void Classifier::make_room(Queue& queue) {
     Flow& oldest = queue.front();
     if (&queue == &waiting_) {
       ++stats_.waiting_dropped;
-    } else if (&queue != &answered_) {
+      erase(oldest);
+    } else {
       ++stats_.evicted;
       give_up(oldest);
     }
-    erase(oldest);
   }
 }
 
@@ -213,13 +213,15 @@ void Classifier::erase(Flow& flow) {
   flows_->erase(flow);
 }
 
-// Gives nDPI its state of the flow, and the first packet if that was put by.
+// Gives nDPI its state of the flow, and the first packet if that was put by. Where there is no
+// memory for it, the flow is forgotten.
 bool Classifier::start(Flow& flow) {
   if (flow.engine) return true;
   make_room(active_);
   flow.engine = engine_.new_flow();
   if (!flow.engine) {
     ++stats_.memory_failures;
+    erase(flow);
     return false;
   }
   move_to(flow, active_);
@@ -247,10 +249,7 @@ void Classifier::inspect(Flow& flow, const l7m_sample& sample, std::span<const s
     flow.headers.assign(packet.begin(), packet.end());
     flow.headers_length = length;
   } else {
-    if (!start(flow)) {
-      erase(flow);
-      return;
-    }
+    if (!start(flow)) return;
     feed(flow, packet, length, sample.time_ns);
     watch_dns(flow, sample, packet);
   }
@@ -314,8 +313,8 @@ void Classifier::watch_dns(Flow& flow, const l7m_sample& sample,
   sink_.on_dns(std::move(*parsed));
 }
 
+// No more of it will be looked at. The flow is gone then.
 void Classifier::give_up(Flow& flow) {
-  if (flow.queue == &answered_) return;
   if (!start(flow)) return;
   if (!flow.detected) {
     flow.detection = engine_.give_up(flow.engine);
@@ -340,13 +339,11 @@ void Classifier::untell(Flow& flow) {
   flow.due = 0;
 }
 
-// The last word.
+// The last word. The flow is gone then.
 void Classifier::settle(Flow& flow) {
-  untell(flow);
-  make_room(answered_);
   answer(flow, flow.guessed ? FlowState::guessed : FlowState::final);
-  flow.engine = EngineFlow();
-  move_to(flow, answered_);
+  answered_.add(flow.key, flow.id);
+  erase(flow);
 }
 
 void Classifier::answer(Flow& flow, FlowState state) {
@@ -387,13 +384,10 @@ bool Classifier::idle(std::uint64_t now_ns) {
     const std::uint64_t last = queue.front().last_ns;
     return last < now_ns && now_ns - last >= life;
   };
-  for (Queue* queue : {&waiting_, &active_, &twins_, &answered_}) {
+  for (Queue* queue : {&waiting_, &active_, &twins_}) {
     while (expired(*queue)) {
-      Flow& flow = queue->front();
-      sink_.on_revisit(flow.key);
-      give_up(flow);
-      // One that waited for its twin is answered now, and what is still under way is to be ignored.
-      if (queue != &twins_) erase(flow);
+      sink_.on_revisit(queue->front().key);
+      give_up(queue->front());
     }
   }
   return flows_->release(kBurstFlows);
@@ -404,13 +398,8 @@ void Classifier::abandon(const FlowKey& key) {
 }
 
 void Classifier::finish() {
-  for (Queue* queue : {&waiting_, &active_, &twins_}) {
-    while (!queue->empty()) {
-      Flow& flow = queue->front();
-      give_up(flow);
-      erase(flow);
-    }
-  }
+  for (Queue* queue : {&waiting_, &active_, &twins_})
+    while (!queue->empty()) give_up(queue->front());
 }
 
 }  // namespace l7mark

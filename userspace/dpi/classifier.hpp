@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "dpi/answered_flows.hpp"
 #include "dpi/engine.hpp"
 #include "dpi/flow_pool.hpp"
 #include "flow.hpp"
@@ -53,9 +54,9 @@ struct ClassifierStats {
   std::uint64_t memory_failures = 0;  // flows that nDPI had no memory for
 };
 
-// One per worker. Holds an entry for each flow from its first sample until it is abandoned, idle,
-// or pushed out by newer ones; once answered, an entry is only there to ignore samples still under
-// way.
+// One per worker. Holds an entry for each flow from its first sample until it is answered,
+// abandoned, idle, or pushed out by newer ones. Samples of an answered flow that are still under
+// way are ignored.
 class Classifier {
  public:
   // Both must outlive the classifier.
@@ -90,7 +91,7 @@ class Classifier {
   // Gives up all flows, oldest first: the input has ended.
   void finish();
 
-  // Entries held, answered ones included.
+  // Held, without an answer that is the last.
   [[nodiscard]] std::size_t flows() const;
   [[nodiscard]] const ClassifierStats& stats() const { return stats_; }
 
@@ -119,10 +120,10 @@ class Classifier {
   ClassifierOptions options_;
   ClassifierStats stats_;
   std::unique_ptr<FlowPool<Flow>> flows_;
-  Queue waiting_;   // no payload yet, nothing given to nDPI
-  Queue active_;    // nDPI holds state
-  Queue twins_;     // DNS, one query answered: the other address family may follow
-  Queue answered_;  // had its last word
+  Queue waiting_;  // no payload yet, nothing given to nDPI
+  Queue active_;   // nDPI holds state
+  Queue twins_;    // DNS, one query answered: the other address family may follow
+  AnsweredFlows answered_;
   // The packet that nDPI is given. Its first `dirty_` bytes were written, the rest is zero.
   std::vector<std::uint8_t> packet_;
   std::size_t dirty_ = 0;

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// Flows that had their last word a moment ago, so that what of them is still under way is ignored.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "flow.hpp"
+
+namespace l7mark {
+
+// Remembers the last 32,768 or so by a fingerprint each, in half the memory of a CPU's cache. One
+// that is forgotten too early is classified once more; that one takes another's fingerprint is as
+// likely as two random numbers of 64 bits being the same.
+class AnsweredFlows {
+ public:
+  AnsweredFlows() : sets_(kSets) {}
+
+  void add(const FlowKey& key, std::uint32_t id) {
+    const std::uint64_t print = print_of(key, id);
+    Set& set = sets_[print % kSets];
+    // The oldest of a set is its last.
+    std::copy_backward(set.begin(), set.end() - 1, set.end());
+    set.front() = print;
+  }
+
+  [[nodiscard]] bool contains(const FlowKey& key, std::uint32_t id) const {
+    const std::uint64_t print = print_of(key, id);
+    const Set& set = sets_[print % kSets];
+    return std::find(set.begin(), set.end(), print) != set.end();
+  }
+
+ private:
+  static constexpr std::size_t kSets = 4096;
+  struct alignas(64) Set : std::array<std::uint64_t, 8> {};
+
+  // The id is random: the five-tuple's next life has another.
+  static std::uint64_t print_of(const FlowKey& key, std::uint32_t id) {
+    std::uint64_t print = std::hash<FlowKey>()(key) ^ id;
+    print *= 0xff51afd7ed558ccdULL;
+    print ^= print >> 32;
+    return print == 0 ? 1 : print;  // 0 is a free place
+  }
+
+  std::vector<Set> sets_;
+};
+
+}  // namespace l7mark
