@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <random>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -91,6 +92,30 @@ TEST(FlowTable, FindsWhatWasMadeAndNotWhatWasErased) {
     seen.insert(flow.action);
   });
   EXPECT_EQ(seen.size(), table.size());
+}
+
+TEST(FlowTable, LosesNothingAsFlowsComeAndGo) {
+  FlowTable table;
+  std::unordered_set<std::uint32_t> there;
+  std::mt19937 random(1);
+  for (int i = 0; i < 100'000; ++i) {
+    const auto number = static_cast<std::uint32_t>(random() % 2000);
+    const FlowKey key = key_of(number, false);
+    if (there.erase(number) > 0) {
+      table.erase(key);
+      ASSERT_EQ(table.find(key), nullptr);
+    } else {
+      table.at(key).action = number;
+      there.insert(number);
+    }
+    const auto other = static_cast<std::uint32_t>(random() % 2000);
+    const Flow* flow = table.find(key_of(other, false));
+    ASSERT_EQ(flow != nullptr, there.contains(other)) << i;
+    if (flow != nullptr) {
+      ASSERT_EQ(flow->action, other);
+    }
+  }
+  ASSERT_EQ(table.size(), there.size());
 }
 
 TEST(FlowTable, GivesAPlaceOnAsNew) {

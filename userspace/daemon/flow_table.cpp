@@ -5,10 +5,13 @@
 #include <cstring>
 #include <iterator>
 #include <limits>
+#include <random>
 
 namespace l7mark {
 
 namespace {
+
+constexpr std::size_t kCacheLine = 64;
 
 bool same(const l7m_key4& a, const l7m_key4& b) {
   return std::memcmp(&a, &b, sizeof(a)) == 0;
@@ -17,19 +20,28 @@ bool same(const FlowKey& a, const FlowKey& b) {
   return a == b;
 }
 
-std::size_t hash_of(const FlowKey& key) {
-  return std::hash<FlowKey>()(key);
+// What a stranger sends must not be able to fall on one place: he doesn't know where it begins.
+std::uint64_t hash_seed() {
+  static const std::uint64_t seed = [] {
+    std::random_device random;
+    return std::uint64_t{random()} << 32 | random();
+  }();
+  return seed;
 }
-std::size_t hash_of(const l7m_key4& key) {
-  std::uint64_t words[2];
+
+template <class Key>
+std::uint32_t hash_of(const Key& key) {
+  static_assert(sizeof(key) % sizeof(std::uint64_t) == 0);
+  std::uint64_t words[sizeof(key) / sizeof(std::uint64_t)];
   std::memcpy(words, &key, sizeof(words));
-  std::uint64_t h = 0x9e3779b97f4a7c15ULL;
+  std::uint64_t h = hash_seed();
   for (const std::uint64_t word : words) {
     h ^= word;
     h *= 0xff51afd7ed558ccdULL;
     h ^= h >> 32;
   }
-  return h;
+  h *= 0xc4ceb9fe1a85ec53ULL;
+  return static_cast<std::uint32_t>(h >> 32);
 }
 
 l7m_key4 short_key(const FlowKey& key) {
@@ -72,34 +84,54 @@ void Flow::set_since(const l7m_counters& count) {
 // --- the arenas ----------------------------------------------------------------------------------
 
 template <class Key>
-std::size_t FlowTable::Arena<Key>::bucket_of(const Key& key) const {
-  return hash_of(key) & (buckets_.size() - 1);
+std::size_t FlowTable::Arena<Key>::slot_of(const Key& key, std::uint32_t hash) {
+  std::size_t slot = hash & (slots_.size() - 1);
+  while (slots_[slot].number != kNone &&
+         (slots_[slot].hash != hash || !same(at(slots_[slot].number).key, key)))
+    slot = next_of(slot);
+  return slot;
 }
 
 template <class Key>
 Flow* FlowTable::Arena<Key>::find(const Key& key) {
-  if (buckets_.empty()) return nullptr;
-  for (std::uint32_t i = buckets_[bucket_of(key)]; i != kNone; i = at(i).next)
-    if (same(at(i).key, key)) return &at(i).flow;
-  return nullptr;
+  if (slots_.empty()) return nullptr;
+  const std::uint32_t number = slots_[slot_of(key, hash_of(key))].number;
+  return number == kNone ? nullptr : &at(number).flow;
+}
+
+template <class Key>
+void FlowTable::Arena<Key>::prefetch_slot(const Key& key) const {
+  if (!slots_.empty()) __builtin_prefetch(&slots_[hash_of(key) & (slots_.size() - 1)]);
+}
+
+template <class Key>
+void FlowTable::Arena<Key>::prefetch_place(const Key& key) {
+  if (slots_.empty()) return;
+  const std::uint32_t hash = hash_of(key);
+  std::size_t slot = hash & (slots_.size() - 1);
+  while (slots_[slot].number != kNone && slots_[slot].hash != hash) slot = next_of(slot);
+  if (slots_[slot].number == kNone) return;
+  const auto* const place = reinterpret_cast<const char*>(&at(slots_[slot].number));
+  for (std::size_t offset = 0; offset < sizeof(Place); offset += kCacheLine)
+    __builtin_prefetch(place + offset, 1);
 }
 
 template <class Key>
 void FlowTable::Arena<Key>::grow() {
-  buckets_.assign(std::max<std::size_t>(kPiece, buckets_.size() * 2), kNone);
-  for (std::uint32_t i = 0; i < made_; ++i) {
-    Place& place = at(i);
-    if (!place.used) continue;
-    std::uint32_t& bucket = buckets_[bucket_of(place.key)];
-    place.next = bucket;
-    bucket = i;
+  std::vector<Slot> old(std::max<std::size_t>(kPiece, slots_.size() * 2));
+  old.swap(slots_);
+  for (const Slot& from : old) {
+    if (from.number == kNone) continue;
+    std::size_t slot = from.hash & (slots_.size() - 1);
+    while (slots_[slot].number != kNone) slot = next_of(slot);
+    slots_[slot] = from;
   }
 }
 
 // The key is not there yet.
 template <class Key>
 Flow& FlowTable::Arena<Key>::insert(const Key& key) {
-  if (size_ >= buckets_.size()) grow();
+  if ((size_ + 1) * 4 > slots_.size() * 3) grow();
   std::uint32_t number = free_;
   if (number != kNone) {
     free_ = at(number).next;
@@ -110,22 +142,28 @@ Flow& FlowTable::Arena<Key>::insert(const Key& key) {
   Place& place = at(number);
   place.key = key;
   place.used = true;
-  std::uint32_t& bucket = buckets_[bucket_of(key)];
-  place.next = bucket;
-  bucket = number;
+  const std::uint32_t hash = hash_of(key);
+  slots_[slot_of(key, hash)] = {hash, number};
   ++size_;
   return place.flow;
 }
 
 template <class Key>
 void FlowTable::Arena<Key>::erase(const Key& key, FindingTable& findings) {
-  if (buckets_.empty()) return;
-  std::uint32_t* link = &buckets_[bucket_of(key)];
-  while (*link != kNone && !same(at(*link).key, key)) link = &at(*link).next;
-  if (*link == kNone) return;
-  const std::uint32_t number = *link;
+  if (slots_.empty()) return;
+  std::size_t gap = slot_of(key, hash_of(key));
+  const std::uint32_t number = slots_[gap].number;
+  if (number == kNone) return;
+  // What had to go past this slot moves back, so that probing ends at the first free one.
+  for (std::size_t slot = next_of(gap); slots_[slot].number != kNone; slot = next_of(slot)) {
+    const std::size_t mask = slots_.size() - 1;
+    const std::size_t home = slots_[slot].hash & mask;
+    if (((slot - home) & mask) < ((slot - gap) & mask)) continue;
+    slots_[gap] = slots_[slot];
+    gap = slot;
+  }
+  slots_[gap] = Slot();
   Place& place = at(number);
-  *link = place.next;
   if (place.flow.finding != nullptr) findings.release(place.flow.finding);
   place.flow = Flow();
   place.used = false;
@@ -138,6 +176,13 @@ void FlowTable::Arena<Key>::erase(const Key& key, FindingTable& findings) {
 
 Flow* FlowTable::find(const FlowKey& key) {
   return is_v4(key) ? v4_.find(short_key(key)) : v6_.find(key);
+}
+
+void FlowTable::prefetch(std::span<const FlowKey* const> keys) {
+  for (const FlowKey* key : keys)
+    is_v4(*key) ? v4_.prefetch_slot(short_key(*key)) : v6_.prefetch_slot(*key);
+  for (const FlowKey* key : keys)
+    is_v4(*key) ? v4_.prefetch_place(short_key(*key)) : v6_.prefetch_place(*key);
 }
 
 Flow& FlowTable::at(const FlowKey& key, bool* made) {
