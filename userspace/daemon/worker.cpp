@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <ctime>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -25,9 +26,12 @@ namespace {
 constexpr int kIdleCheckMs = 500;
 
 // Where records come this fast, a wake-up for each costs more than what is in it: the worker lets
-// some gather. The kernel wakes nobody for a record behind one that has not been read.
+// some gather, the longer the faster they come. The kernel wakes nobody for a record behind one
+// that has not been read.
 constexpr std::uint64_t kBusyRecordsPerMs = 16;
+constexpr std::uint64_t kVeryBusyRecordsPerMs = 40;
 constexpr long kGatherNs = 1'000'000;
+constexpr long kLongGatherNs = 2'000'000;
 // After so many records, first answers are told, and answers are sent.
 constexpr unsigned kTellRecords = 256;
 
@@ -60,12 +64,11 @@ class Worker final : public ClassifierSink {
       const int ready = poll(fds, 2, kIdleCheckMs);
       if (ready < 0 && errno != EINTR) return 1;
       if ((fds[1].revents & (POLLHUP | POLLERR)) != 0) return 0;
-      if (busy_) gather();
+      if (gather_ns_ > 0) gather();
       const int records = ring_buffer__consume(ring_.get());
       tell();
       const std::uint64_t now = now_ns();
-      busy_ = records > 0 && static_cast<std::uint64_t>(records) * 1'000'000 >
-                                 kBusyRecordsPerMs * (now - std::exchange(consumed_ns_, now));
+      set_pace(records, now - std::exchange(consumed_ns_, now));
       if (now >= next_idle) {
         // The heap is in pieces by then, and would stay with us.
         if (classifier_.idle(now)) malloc_trim(0);
@@ -103,9 +106,18 @@ class Worker final : public ClassifierSink {
     void operator()(ring_buffer* ring) const { ring_buffer__free(ring); }
   };
 
-  static void gather() {
-    const timespec pause{0, kGatherNs};
+  void gather() const {
+    const timespec pause{0, gather_ns_};
     clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, nullptr);
+  }
+
+  // By the records that came in so many nanoseconds.
+  void set_pace(int records, std::uint64_t elapsed_ns) {
+    const std::uint64_t scaled = static_cast<std::uint64_t>(std::max(records, 0)) * 1'000'000;
+    if (scaled > kVeryBusyRecordsPerMs * elapsed_ns)
+      gather_ns_ = kLongGatherNs;
+    else
+      gather_ns_ = scaled > kBusyRecordsPerMs * elapsed_ns ? kGatherNs : 0;
   }
 
   static int on_record(void* context, void* data, std::size_t size) {
@@ -196,7 +208,7 @@ class Worker final : public ClassifierSink {
   MessageWriter writer_;
   bool gone_ = false;
   unsigned since_told_ = 0;        // records
-  bool busy_ = false;              // by what the last round found
+  long gather_ns_ = 0;             // by what the last round found
   std::uint64_t consumed_ns_ = 0;  // when that was
 };
 
