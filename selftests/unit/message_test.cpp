@@ -3,7 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstring>
+#include <optional>
+#include <span>
+#include <vector>
 
 namespace l7mark {
 namespace {
@@ -47,6 +51,17 @@ std::vector<std::byte> one_of_each() {
   writer.add(reopened);
   writer.add(Ready{"4.2.0"});
   return {writer.bytes().begin(), writer.bytes().end()};
+}
+
+// Nothing if one of them is malformed. Read through few places, so that each is used again.
+std::optional<std::vector<Message>> read_messages(std::span<const std::byte> bytes) {
+  std::vector<Message> out;
+  std::array<Message, 2> places;
+  MessageReader reader(bytes);
+  while (const std::size_t count = reader.read(places))
+    out.insert(out.end(), places.begin(), places.begin() + static_cast<std::ptrdiff_t>(count));
+  if (reader.malformed()) return std::nullopt;
+  return out;
 }
 
 TEST(Message, ComesBackAsItWas) {
@@ -110,6 +125,36 @@ TEST(Message, StateAndInitiatorOutOfRangeAreMadeHarmless) {
   ASSERT_TRUE(messages);
   EXPECT_EQ(std::get<Answer>((*messages)[0]).initiator, 1);
   EXPECT_EQ(std::get<Answer>((*messages)[0]).state, FlowState::undecided);
+}
+
+TEST(Message, NothingOfOneIsLeftInTheNext) {
+  Answer full = sample_answer();
+  full.facts.details.ja3_client.assign(100, 'j');
+  Answer bare;
+  bare.key = full.key;
+  MessageWriter writer;
+  for (const Answer* answer : {&full, &full, &full, &bare, &bare}) writer.add(*answer);
+  const auto messages = read_messages(writer.bytes());
+  ASSERT_TRUE(messages);
+  ASSERT_EQ(messages->size(), 5U);
+  EXPECT_EQ(std::get<Answer>((*messages)[2]).facts.details.ja3_client.size(), 100U);
+  for (const std::size_t i : {3U, 4U}) {
+    const auto& answer = std::get<Answer>((*messages)[i]);
+    EXPECT_EQ(answer.facts.hostname, "");
+    EXPECT_EQ(answer.facts.details.ja3_client, "");
+    EXPECT_EQ(answer.facts.details.tls_not_after, 0);
+    EXPECT_EQ(answer.name, "");
+  }
+}
+
+TEST(Message, MessagesBeforeAMalformedOneCount) {
+  auto bytes = one_of_each();
+  bytes.push_back(std::byte{9});
+  std::array<Message, 8> places;
+  MessageReader reader(bytes);
+  EXPECT_EQ(reader.read(places), 4U);
+  EXPECT_TRUE(reader.malformed());
+  EXPECT_EQ(reader.read(places), 0U);
 }
 
 TEST(Message, LongTextIsCut) {

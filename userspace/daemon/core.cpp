@@ -2,6 +2,7 @@
 #include "daemon/core.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -203,6 +204,7 @@ Status Core::reload(const std::shared_ptr<const Policy>& policy, RecordNames nam
       !status.ok())
     log_error("{}", status.error().message());
   hints_.clear();
+  recent_services_.fill({});
   rematch();
   actions_.retire_previous();
   write_actions();
@@ -236,9 +238,10 @@ void Core::rematch() {
     if (flow == nullptr) continue;
     leave_sets(*flow);
     const std::uint32_t before = flow->action;
-    flow->action = classify(key, *flow);
-    enter_sets(key, *flow);
-    mark_conntrack(key, *flow);
+    const FlowFacts facts = facts_of(key, *flow);
+    flow->action = classify(*flow, facts);
+    enter_sets(*flow, facts);
+    mark_conntrack(*flow, facts);
     queue_edit(key, *flow, L7M_EDIT_ACTION);
     if (flow->decided && flow->action != 0) remember_service(key, *flow, true);
     if (before != flow->action) emit("update", key, *flow, "policy");
@@ -305,8 +308,8 @@ Status Core::adopt() {
 
 // --- classes -------------------------------------------------------------------------------------
 
-std::uint32_t Core::classify(const FlowKey& key, const Flow& flow) {
-  const ClassList classes = matcher_->match(facts_of(key, flow), flow.state, wall_now());
+std::uint32_t Core::classify(const Flow& flow, const FlowFacts& facts) {
+  const ClassList classes = matcher_->match(facts, flow.state, wall_now());
   const auto id = actions_.intern(classes);
   if (!id) {
     log_error("{}", id.error().message());
@@ -315,19 +318,18 @@ std::uint32_t Core::classify(const FlowKey& key, const Flow& flow) {
   return *id;
 }
 
-void Core::set_class(const FlowKey& key, Flow& flow, std::uint32_t action) {
+void Core::set_class(Flow& flow, const FlowFacts& facts, std::uint32_t action) {
   if (action == flow.action) {
-    if (!flow.entries) enter_sets(key, flow);
+    if (!flow.entries) enter_sets(flow, facts);
     return;
   }
   leave_sets(flow);
   flow.action = action;
-  enter_sets(key, flow);
+  enter_sets(flow, facts);
 }
 
-void Core::enter_sets(const FlowKey& key, Flow& flow) {
+void Core::enter_sets(Flow& flow, const FlowFacts& facts) {
   if (flow.action == 0 || same_class_actions(actions_.effective(flow.action))) return;
-  const FlowFacts facts = facts_of(key, flow);
   for (const TargetId target : targets_of(flow.action)) {
     const EntryId id = publisher_.on_flow(target, facts, now_ms());
     if (id == kNoEntry) continue;
@@ -342,13 +344,12 @@ void Core::leave_sets(Flow& flow) {
   flow.entries.reset();
 }
 
-void Core::mark_conntrack(const FlowKey& key, const Flow& flow) {
+void Core::mark_conntrack(const Flow& flow, const FlowFacts& facts) {
   if (!conntrack_) return;
   const EffectiveAction& effective = actions_.effective(flow.action);
   const MaskedValue mark = effective.conntrack_mark[static_cast<std::size_t>(flow.state)];
   if (mark.mask == 0 && effective.conntrack_labels.none()) return;
   ConntrackWork work;
-  const FlowFacts facts = facts_of(key, flow);
   work.request.tuple.source = facts.client;
   work.request.tuple.destination = facts.server;
   work.request.tuple.source_port = facts.client_port;
@@ -359,6 +360,22 @@ void Core::mark_conntrack(const FlowKey& key, const Flow& flow) {
   work.request.change.labels = effective.conntrack_labels;
   work.request.change.labels_mask = effective.conntrack_labels;
   conntrack_work_.push_back(work);
+}
+
+// Whether the kernel was told the same a moment ago; if not, it is told now.
+bool Core::is_recent(const ServiceEntry& entry, bool valid) {
+  const std::string_view bytes(reinterpret_cast<const char*>(&entry.key), sizeof(entry.key));
+  RecentService& place =
+      recent_services_[std::hash<std::string_view>()(bytes) % recent_services_.size()];
+  const std::uint64_t ms = now_ms();
+  if (valid && ms < place.until_ms && place.entry.promise.action == entry.promise.action &&
+      place.entry.promise.application == entry.promise.application &&
+      place.entry.promise.master == entry.promise.master &&
+      std::memcmp(&place.entry.key, &entry.key, sizeof(entry.key)) == 0)
+    return true;
+  // A tenth of its life: then it is to live longer.
+  place = {entry, valid ? ms + std::uint64_t{policy_->first_packet.timeout} * 100 : 0};
+  return false;
 }
 
 void Core::remember_service(const FlowKey& key, Flow& flow, bool valid) {
@@ -372,11 +389,7 @@ void Core::remember_service(const FlowKey& key, Flow& flow, bool valid) {
   promise.expires =
       valid ? jiffies_.later(*now, std::uint64_t{policy_->first_packet.timeout} * 1000) : 0;
   const ServiceEntry entry{service_key(key, flow.client), promise};
-  // A client's flows to one service come in bursts.
-  if (!services_.empty() && std::memcmp(&services_.back().key, &entry.key, sizeof(entry.key)) == 0)
-    services_.back() = entry;
-  else
-    services_.push_back(entry);
+  if (!is_recent(entry, valid)) services_.push_back(entry);
   flow.service_s = static_cast<std::uint32_t>(now_ms() / 1000);
 }
 
@@ -422,10 +435,19 @@ void Core::drop_edit(const FlowKey& key) {
 
 // --- what workers say ----------------------------------------------------------------------------
 
-void Core::on_messages(std::vector<Message>&& messages) {
-  for (Message& message : messages) {
-    if (auto* answer = std::get_if<Answer>(&message))
-      on_answer(std::move(*answer));
+void Core::on_messages(std::span<const Message> messages) {
+  std::array<const FlowKey*, kMessagesAtOnce> keys{};
+  std::size_t count = 0;
+  for (const Message& message : messages.first(std::min(messages.size(), keys.size()))) {
+    if (const auto* answer = std::get_if<Answer>(&message))
+      keys[count++] = &answer->key;
+    else if (const auto* reopened = std::get_if<Reopened>(&message))
+      keys[count++] = &reopened->key;
+  }
+  flows_.prefetch(std::span(keys).first(count));
+  for (const Message& message : messages) {
+    if (const auto* answer = std::get_if<Answer>(&message))
+      on_answer(*answer);
     else if (const auto* hint = std::get_if<DnsHint>(&message))
       on_hint(*hint);
     else if (const auto* reopened = std::get_if<Reopened>(&message))
@@ -433,7 +455,7 @@ void Core::on_messages(std::vector<Message>&& messages) {
   }
 }
 
-void Core::on_answer(Answer&& answer) {
+void Core::on_answer(const Answer& answer) {
   const FlowKey key = answer.key;
   const bool last = answer.state == FlowState::final || answer.state == FlowState::guessed;
   if (answer.state == FlowState::undecided) return;
@@ -446,8 +468,8 @@ void Core::on_answer(Answer&& answer) {
   update_flow(flow, key, answer, flows_);
   if (was_decided && !last) flow.state = state_before;  // a stray sample of a decided flow
   const std::uint32_t action_before = flow.action;
-  set_class(key, flow, classify(key, flow));
-  mark_conntrack(key, flow);
+  set_class(flow, answer.facts, classify(flow, answer.facts));
+  mark_conntrack(flow, answer.facts);
 
   const std::uint8_t what = L7M_EDIT_ACTION | L7M_EDIT_STATE | L7M_EDIT_APPLICATION;
   if (!last) {

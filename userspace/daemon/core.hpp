@@ -6,6 +6,7 @@
 
 #include <l7mark/types.h>
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -75,7 +76,7 @@ class Core {
   [[nodiscard]] std::set<std::string> our_sets() const;
 
   // Collects; commit() carries out.
-  void on_messages(std::vector<Message>&& messages);
+  void on_messages(std::span<const Message> messages);
   void on_worker_died(std::uint32_t worker, const std::optional<FlowKey>& culprit);
   void commit();
   // About once a second.
@@ -95,15 +96,17 @@ class Core {
   [[nodiscard]] const Catalog& catalog() const { return names_.catalog; }
 
  private:
-  void on_answer(Answer&& answer);
+  void on_answer(const Answer& answer);
   void on_hint(const DnsHint& hint);
   void on_reopened(const Reopened& reopened);
 
-  [[nodiscard]] std::uint32_t classify(const FlowKey& key, const Flow& flow);
-  void set_class(const FlowKey& key, Flow& flow, std::uint32_t action);
-  void enter_sets(const FlowKey& key, Flow& flow);
+  // `facts` are the flow's, as facts_of() tells them.
+  [[nodiscard]] std::uint32_t classify(const Flow& flow, const FlowFacts& facts);
+  void set_class(Flow& flow, const FlowFacts& facts, std::uint32_t action);
+  void enter_sets(Flow& flow, const FlowFacts& facts);
   void leave_sets(Flow& flow);
-  void mark_conntrack(const FlowKey& key, const Flow& flow);
+  void mark_conntrack(const Flow& flow, const FlowFacts& facts);
+  [[nodiscard]] bool is_recent(const ServiceEntry& entry, bool valid);
   void remember_service(const FlowKey& key, Flow& flow, bool valid);
   [[nodiscard]] Result<l7m_clock> recent_clock();
   void queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what,
@@ -151,6 +154,12 @@ class Core {
   std::vector<FlowKey> fresh_;  // final answers without a verdict in the kernel yet
   std::vector<l7m_edit> edits_;
   std::vector<ServiceEntry> services_;
+  // What was remembered last, by a hash of the key: a client's flows to a service come in bursts.
+  struct RecentService {
+    ServiceEntry entry{};
+    std::uint64_t until_ms = 0;
+  };
+  std::array<RecentService, 256> recent_services_{};
   std::optional<l7m_clock> clock_;
   struct ConntrackWork {
     ConntrackRequest request;

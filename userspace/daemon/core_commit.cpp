@@ -131,8 +131,10 @@ void Core::write_edits() {
 // After write_actions(): they refer to actions.
 void Core::write_services() {
   if (services_.empty()) return;
-  if (const auto status = dataplane_.put_services(services_); !status.ok())
+  if (const auto status = dataplane_.put_services(services_); !status.ok()) {
+    recent_services_.fill({});
     log_debug("{}", status.error().message());
+  }
   services_.clear();
 }
 

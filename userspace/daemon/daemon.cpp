@@ -168,7 +168,7 @@ Status Daemon::start_parts(const LoadedPolicy& loaded) {
   workers_ = std::make_unique<WorkerPool>(
       rings, engine_, classifier_options(policy),
       WorkerPool::Events{
-          [this](std::vector<Message>&& messages) { core_->on_messages(std::move(messages)); },
+          [this](std::span<const Message> messages) { core_->on_messages(messages); },
           [this](std::uint32_t worker, std::optional<FlowKey> culprit) {
             core_->on_worker_died(worker, culprit);
           }});

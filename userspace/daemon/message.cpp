@@ -34,7 +34,7 @@ class Reader {
  public:
   explicit Reader(std::span<const std::byte> bytes) : left_(bytes) {}
   [[nodiscard]] bool failed() const { return failed_; }
-  [[nodiscard]] bool done() const { return left_.empty(); }
+  [[nodiscard]] std::span<const std::byte> left() const { return left_; }
 
   template <class T>
   T get() {
@@ -49,16 +49,16 @@ class Reader {
     return value;
   }
 
-  std::string text() {
+  void text(std::string& out) {
     const std::size_t size = get<std::uint16_t>();
+    out.clear();
     if (size > kMaxText || size > left_.size()) {
       failed_ = true;
       left_ = {};
-      return {};
+      return;
     }
-    std::string value(reinterpret_cast<const char*>(left_.data()), size);
+    out.assign(reinterpret_cast<const char*>(left_.data()), size);
     left_ = left_.subspan(size);
-    return value;
   }
 
  private:
@@ -152,7 +152,7 @@ struct Input {
   void operator()(T& value) {
     value = in.get<T>();
   }
-  void operator()(std::string& value) { value = in.text(); }
+  void operator()(std::string& value) { in.text(value); }
   // Bytes other than 0 and 1 in a bool, or a state that is none, would be undefined behaviour.
   void operator()(bool& value) { value = in.get<std::uint8_t>() != 0; }
   void operator()(FlowState& value) {
@@ -198,48 +198,53 @@ void MessageWriter::add(const Ready& ready) {
   put_text(bytes_, ready.ndpi_version);
 }
 
-std::optional<std::vector<Message>> read_messages(std::span<const std::byte> bytes) {
-  std::vector<Message> out;
-  Reader in(bytes);
+bool MessageReader::read_one(Message& out) {
+  Reader in(left_);
   Input input{in};
-  while (!in.done()) {
-    switch (in.get<Tag>()) {
-      case Tag::answer: {
-        Answer answer;
-        answer_fields(input, answer);
-        answer.initiator &= 1;
-        out.emplace_back(std::move(answer));
-        break;
-      }
-      case Tag::dns: {
-        DnsHint hint;
-        hint.answer.client = in.get<Address>();
-        hint.answer.name = in.text();
-        hint.answer.ttl = in.get<std::uint32_t>();
-        hint.application = in.get<std::uint16_t>();
-        const std::size_t count = in.get<std::uint16_t>();
-        if (count > kMaxAddresses) return std::nullopt;
-        for (std::size_t i = 0; i < count && !in.failed(); ++i)
-          hint.answer.addresses.push_back(in.get<Address>());
-        out.emplace_back(std::move(hint));
-        break;
-      }
-      case Tag::reopened: {
-        Reopened reopened;
-        reopened.key.raw = in.get<l7m_key>();
-        reopened.count = in.get<l7m_counters>();
-        out.emplace_back(reopened);
-        break;
-      }
-      case Tag::ready:
-        out.emplace_back(Ready{in.text()});
-        break;
-      default:
-        return std::nullopt;
+  switch (in.get<Tag>()) {
+    case Tag::answer: {
+      // What was there is an answer nearly always: its texts' memory serves again.
+      Answer* answer = std::get_if<Answer>(&out);
+      if (answer == nullptr) answer = &out.emplace<Answer>();
+      answer_fields(input, *answer);
+      answer->initiator &= 1;
+      break;
     }
-    if (in.failed()) return std::nullopt;
+    case Tag::dns: {
+      auto& hint = out.emplace<DnsHint>();
+      hint.answer.client = in.get<Address>();
+      in.text(hint.answer.name);
+      hint.answer.ttl = in.get<std::uint32_t>();
+      hint.application = in.get<std::uint16_t>();
+      const std::size_t count = in.get<std::uint16_t>();
+      if (count > kMaxAddresses) return false;
+      for (std::size_t i = 0; i < count && !in.failed(); ++i)
+        hint.answer.addresses.push_back(in.get<Address>());
+      break;
+    }
+    case Tag::reopened: {
+      auto& reopened = out.emplace<Reopened>();
+      reopened.key.raw = in.get<l7m_key>();
+      reopened.count = in.get<l7m_counters>();
+      break;
+    }
+    case Tag::ready:
+      in.text(out.emplace<Ready>().ndpi_version);
+      break;
+    default:
+      return false;
   }
-  return out;
+  left_ = in.left();
+  return !in.failed();
+}
+
+std::size_t MessageReader::read(std::span<Message> out) {
+  std::size_t count = 0;
+  while (count < out.size() && !left_.empty() && !malformed_) {
+    malformed_ = !read_one(out[count]);
+    if (!malformed_) ++count;
+  }
+  return count;
 }
 
 }  // namespace l7mark

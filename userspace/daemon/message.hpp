@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // What a worker tells the main process, as bytes on a SOCK_SEQPACKET pair. The worker parses
-// hostile packets, so the reader trusts nothing: every length is checked, and a message that does
-// not fit is refused whole.
+// hostile packets, so the reader trusts nothing: every length is checked, and nothing is taken from
+// a message that does not fit, or from what is behind it.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <variant>
@@ -53,7 +52,24 @@ class MessageWriter {
 // Most bytes in one send; a single message is never longer.
 inline constexpr std::size_t kMessageBatch = 64 * 1024;
 
-// The messages of one send, in order. Nothing if any of them is malformed.
-[[nodiscard]] std::optional<std::vector<Message>> read_messages(std::span<const std::byte> bytes);
+// Read so many at a time: their look-ups are prefetched together.
+inline constexpr std::size_t kMessagesAtOnce = 16;
+
+// The messages of one send, in order. Does not own the bytes.
+class MessageReader {
+ public:
+  explicit MessageReader(std::span<const std::byte> bytes) : left_(bytes) {}
+
+  // The next ones, into the memory of others that are done with. How many; fewer than there is room
+  // for at the end, and before a malformed one.
+  [[nodiscard]] std::size_t read(std::span<Message> out);
+  [[nodiscard]] bool malformed() const { return malformed_; }
+
+ private:
+  bool read_one(Message& out);
+
+  std::span<const std::byte> left_;
+  bool malformed_ = false;
+};
 
 }  // namespace l7mark

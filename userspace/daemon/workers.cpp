@@ -70,7 +70,8 @@ WorkerPool::WorkerPool(const std::vector<int>& ring_fds, EngineOptions engine,
       classifier_(std::move(classifier)),
       events_(std::move(events)),
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
-      buffer_(kMessageBatch * 2) {
+      buffer_(kMessageBatch * 2),
+      messages_(kMessagesAtOnce) {
   for (const int fd : ring_fds) {
     auto slot = std::make_unique<Slot>();
     slot->index = static_cast<std::uint32_t>(slots_.size());
@@ -169,17 +170,19 @@ void WorkerPool::stop() {
 bool WorkerPool::receive(Slot& slot) {
   const ssize_t size = recv(slot.socket.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT);
   if (size <= 0) return false;  // nothing there, or dead: SIGCHLD tells
-  auto messages = read_messages(std::span(buffer_).first(static_cast<std::size_t>(size)));
-  if (!messages) {
+  MessageReader reader(std::span<const std::byte>(buffer_).first(static_cast<std::size_t>(size)));
+  while (const std::size_t count = reader.read(messages_)) {
+    const auto some = std::span<const Message>(messages_).first(count);
+    for (const Message& message : some)
+      if (std::holds_alternative<Ready>(message)) slot.ready = true;
+    events_.messages(some);
+  }
+  if (reader.malformed()) {
     // Only a worker that was taken over writes such: it does not get another chance to.
     log_error("worker {} sent a malformed message and is replaced", slot.index);
     kill(slot.pid, SIGKILL);
     return false;
   }
-  for (const Message& message : *messages) {
-    if (std::holds_alternative<Ready>(message)) slot.ready = true;
-  }
-  events_.messages(std::move(*messages));
   return true;
 }
 

@@ -34,7 +34,7 @@ struct WorkerFigures {
 class WorkerPool {
  public:
   struct Events {
-    std::function<void(std::vector<Message>&&)> messages;
+    std::function<void(std::span<const Message>)> messages;  // some of one send
     // A worker died with this flow in its hands; it will not be sent again.
     std::function<void(std::uint32_t worker, std::optional<FlowKey> culprit)> died;
   };
@@ -78,6 +78,7 @@ class WorkerPool {
   Fd epoll_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::vector<std::byte> buffer_;
+  std::vector<Message> messages_;
 };
 
 }  // namespace l7mark
