@@ -20,6 +20,7 @@
 #include "dataplane/dataplane.hpp"
 #include "measure.hpp"
 #include "util/log.hpp"
+#include "walk.hpp"
 
 namespace l7mark::bench {
 
@@ -46,15 +47,6 @@ constexpr unsigned kNewFlows = 8192;  // a round; their records fit the ring
 
 int ignore_record(void*, void*, std::size_t) {
   return 0;
-}
-
-// Mean nanoseconds over `repeat` runs; negative on failure.
-double run(int program, const Bytes& packet, unsigned repeat) {
-  LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = packet.data(),
-              .data_size_in = static_cast<__u32>(packet.size()),
-              .repeat = static_cast<int>(repeat));
-  if (bpf_prog_test_run_opts(program, &options) != 0) return -1;
-  return options.duration;
 }
 
 struct Packet {
@@ -123,11 +115,7 @@ class PacketBench {
     if (!xdp) return xdp.error();
     xdp_.reset(*xdp);
     if (bpf_object__load(xdp_.get()) != 0) return error_from_errno("load", "the XDP programs");
-    l7m_settings settings{};
-    settings.packets = settings.whole = settings.whole_plain = 255;
-    settings.snaplen = settings.whole_snaplen = 1600;
-    settings.rings = 1;
-    L7MARK_TRY(dataplane_->write_settings(settings));
+    L7MARK_TRY(configure(0));
     l7m_action mark{};
     mark.flags = L7M_ACT_MARK;
     mark.mark = 0x85;
@@ -139,6 +127,15 @@ class PacketBench {
     ring_.reset(ring_buffer__new(dataplane_->ring_fd(0), ignore_record, nullptr, nullptr));
     if (!ring_) return error_from_errno("map", "the ring buffer");
     return success();
+  }
+
+  Status configure(std::uint32_t flags) {
+    l7m_settings settings{};
+    settings.packets = settings.whole = settings.whole_plain = 255;
+    settings.snaplen = settings.whole_snaplen = 1600;
+    settings.rings = 1;
+    settings.flags = flags;
+    return dataplane_->write_settings(settings);
   }
 
   Status hook(bool xdp, Table& table) {
@@ -173,12 +170,12 @@ class PacketBench {
     const int map = bpf_map__fd(xdp_hook_ ? bench_->maps.xdp_target : bench_->maps.tc_target);
     const __u32 zero = 0;
     if (bpf_map_update_elem(map, &zero, &program, BPF_ANY) != 0) return -1;
-    return run(walk_, packet.frame, repeat);
+    return run_ns(walk_, packet.frame, repeat);
   }
 
   // What is in all that is measured and no part of it, first in `contenders`.
   void add_overheads(std::vector<Contender>& contenders, const Packet& packet, std::size_t flows) {
-    contenders.push_back({"empty", [&] { return run(empty_, packet.frame, options_.repeat); }});
+    contenders.push_back({"empty", [&] { return run_ns(empty_, packet.frame, options_.repeat); }});
     contenders.push_back(
         {"walk", [&, flows] { return walk(empty_, packet, flows, options_.repeat); }});
     if (!xdp_hook_) return;
@@ -277,19 +274,22 @@ class PacketBench {
 
   // By flows that were not there before: ever other ports, of 8192 clients.
   Status new_flows(Table& table) {
-    std::vector<Packet> packets = {tcp_packet(false, false, 40020, 0, 0x02),
-                                   tcp_packet(false, false, 40020, 0, 0x02),
-                                   tcp_packet(true, false, 40020, 0, 0x02)};
+    const Packet syn = tcp_packet(false, false, 40020, 0, 0x02);
+    std::vector<Packet> packets = {syn, syn, tcp_packet(true, false, 40020, 0, 0x02), syn};
+    // The last as where there are classes: earlier flows and DNS answers may tell the first packet's.
     const std::vector<Row> rows = {
         {"floor: parse, miss, insert in an LRU", &packets[0], floor_new_},
         {"new flow, IPv4, SYN", &packets[1], ours_, true},
-        {"new flow, IPv6, SYN", &packets[2], ours_, true}};
+        {"new flow, IPv6, SYN", &packets[2], ours_, true},
+        {"new flow, IPv4, SYN, asked for promises", &packets[3], ours_, true}};
     const Packet other = tcp_packet(false, false, 40000, 0);
     std::vector<Contender> contenders;
     add_overheads(contenders, other, kNewFlows);
     for (std::size_t i = 0; i < rows.size(); ++i)
       contenders.push_back({rows[i].name, [&, i] {
                               Packet& packet = packets[i];
+                              const std::uint32_t promises = L7M_SET_SERVICES | L7M_SET_HINTS;
+                              if (!configure(i == 3 ? promises : 0).ok()) return -1.0;
                               std::uint8_t* port = &packet.frame[packet.offset == 26 ? 34 : 54];
                               std::vector<double> values;
                               for (int part = 0; part < 10; ++part) {

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "../unit/packets.hpp"
+#include "util/clock.hpp"
 
 namespace l7mark::bench {
 
@@ -84,12 +85,16 @@ double Walk::run(int program, std::size_t flows, unsigned repeat) {
   const __u32 zero = 0;
   if (bpf_map_update_elem(bpf_map__fd(bench_->maps.tc_target), &zero, &program, BPF_ANY) != 0)
     return -1;
-  LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = frame().data(),
-              .data_size_in = static_cast<__u32>(frame().size()),
+  return run_ns(bpf_program__fd(bench_->progs.bench_tc_walk), frame(), repeat);
+}
+
+double run_ns(int program, std::span<const std::uint8_t> packet, unsigned repeat) {
+  LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = packet.data(),
+              .data_size_in = static_cast<__u32>(packet.size()),
               .repeat = static_cast<int>(repeat));
-  if (bpf_prog_test_run_opts(bpf_program__fd(bench_->progs.bench_tc_walk), &options) != 0)
-    return -1;
-  return options.duration;
+  const std::uint64_t begin = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+  if (bpf_prog_test_run_opts(program, &options) != 0) return -1;
+  return static_cast<double>(clock_ns(CLOCK_THREAD_CPUTIME_ID) - begin) / repeat;
 }
 
 }  // namespace l7mark::bench
