@@ -276,7 +276,8 @@ class PacketBench {
   Status new_flows(Table& table) {
     const Packet syn = tcp_packet(false, false, 40020, 0, 0x02);
     std::vector<Packet> packets = {syn, syn, tcp_packet(true, false, 40020, 0, 0x02), syn};
-    // The last as where there are classes: earlier flows and DNS answers may tell the first packet's.
+    // The last as where there are classes: earlier flows and DNS answers may tell the first
+    // packet's.
     const std::vector<Row> rows = {
         {"floor: parse, miss, insert in an LRU", &packets[0], floor_new_},
         {"new flow, IPv4, SYN", &packets[1], ours_, true},

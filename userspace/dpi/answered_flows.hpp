@@ -13,9 +13,9 @@
 
 namespace l7mark {
 
-// Remembers the last 32,768 or so by a fingerprint each: 256 KB, which a CPU's cache holds. One that
-// is forgotten too early is classified once more; one that is taken for another is as likely as two
-// random numbers of 64 bits being the same.
+// Remembers the last 32,768 or so by a fingerprint each: 256 KB, which a CPU's cache holds. One
+// that is forgotten too early is classified once more; one that is taken for another is as likely
+// as two random numbers of 64 bits being the same.
 class AnsweredFlows {
  public:
   AnsweredFlows() : sets_(kSets) {}
