@@ -70,6 +70,15 @@ Result<NftTarget> to_target(const NftsetAction& action, bool ours) {
   return out;
 }
 
+// Whether these are the flow's own endpoints: a worker that was taken over may say otherwise.
+bool are_of(const FlowFacts& facts, const FlowKey& key) {
+  const auto is = [&](int client) {
+    return facts.client == key.address(client) && facts.client_port == key.port(client) &&
+           facts.server == key.address(client ^ 1) && facts.server_port == key.port(client ^ 1);
+  };
+  return facts.protocol == key.raw.protocol && (is(0) || is(1));
+}
+
 bool same_class_actions(const EffectiveAction& effective) {
   return effective.ipsets.empty() && effective.nftsets.empty();
 }
@@ -458,7 +467,7 @@ void Core::on_messages(std::span<const Message> messages) {
 void Core::on_answer(const Answer& answer) {
   const FlowKey key = answer.key;
   const bool last = answer.state == FlowState::final || answer.state == FlowState::guessed;
-  if (answer.state == FlowState::undecided) return;
+  if (answer.state == FlowState::undecided || !are_of(answer.facts, key)) return;
   bool fresh = false;
   Flow& flow = flows_.at(key, &fresh);
   if (fresh) ++counters_.flows_begun;
