@@ -228,6 +228,12 @@ L7M_FUNCTION __u64 l7m_missed(l7m_ctx *ctx, __u32 hook, __u32 l3_offset)
 		p->l3_length = room + 40;
 		l7m_load_address(p->saddr, h + 8);
 		l7m_load_address(p->daddr, h + 24);
+		/* As l7m_parse_ipv6() does; no verdict has such a key. */
+		if (l7m_is_mapped(p->saddr) || l7m_is_mapped(p->daddr)) {
+			if (hook & L7M_HOOK_COUNT)
+				l7m_count(L7M_COUNT_MALFORMED, 1);
+			return L7M_NO_ACTION;
+		}
 	}
 	p->sport = l7m_load_be16(t);
 	p->dport = l7m_load_be16(t + 2);

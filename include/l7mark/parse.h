@@ -350,7 +350,17 @@ static __always_inline __u64 l7m_walk_step(struct l7m_cursor *c, __u64 walk)
 #define L7M_STEP(c, walk) l7m_walk_step(c, walk)
 #endif
 
-/* RFC 8200, with the extension headers that may stand before a transport. */
+/* ::ffff:a.b.c.d, RFC 4291 2.5.5.2: a form of writing an IPv4 address, none to send from or to. */
+static __always_inline int l7m_is_mapped(const __be32 *address)
+{
+	return (address[0] | address[1] | (address[2] ^ L7M_BE32(0xffff))) == 0;
+}
+
+/*
+ * RFC 8200, with the extension headers that may stand before a transport. An address in IPv4-mapped
+ * form is refused, or its flow would have the key of another, of IPv4. So does Linux with a source
+ * (net/ipv6/ip6_input.c).
+ */
 static __always_inline int l7m_parse_ipv6(struct l7m_cursor *c, struct l7m_packet *p)
 {
 	const __u8 *h = l7m_header(c, 40);
@@ -369,6 +379,8 @@ static __always_inline int l7m_parse_ipv6(struct l7m_cursor *c, struct l7m_packe
 		p->l3_length += 40;
 	l7m_load_address(p->saddr, h + 8);
 	l7m_load_address(p->daddr, h + 24);
+	if (l7m_is_mapped(p->saddr) || l7m_is_mapped(p->daddr))
+		return L7M_PARSE_WRONG;
 	next = h[6];
 	c->offset += 40;
 	p->protocol = next;
@@ -749,7 +761,7 @@ static __always_inline int l7m_make_key4(const struct l7m_packet *p, struct l7m_
 
 static __always_inline int l7m_key_is_v4(const struct l7m_key *key)
 {
-	return key->addr[0][0] == 0 && key->addr[0][1] == 0 && key->addr[0][2] == L7M_BE32(0xffff);
+	return l7m_is_mapped(key->addr[0]);
 }
 
 static __always_inline void l7m_key_to_v4(const struct l7m_key *key, struct l7m_key4 *out)

@@ -154,6 +154,29 @@ TEST_F(Flow, BothPathsCountAlike) {
   EXPECT_EQ(plane_->count(L7M_COUNT_NEW_FLOW), 0U);
 }
 
+// IPv6 with IPv4's addresses, as any host can make it: neither marked as IPv4's flow nor counted in
+// it.
+TEST_F(Flow, MappedAddressesAreNotThoseOfIpv4) {
+  const Endpoints mapped{"::ffff:192.0.2.10", "::ffff:198.51.100.20", 40000, 443};
+  plane_->act(kAction, Does{.mark = 0x85, .mark_mask = 0xff, .flags = L7M_ACT_MARK});
+  plane_->decide(key_of(k4), kAction);
+  ASSERT_EQ(ingress(segment(k4, kAck, 10)).skb.mark, 0x85U);
+  const Bytes extension = ethernet(extended(tcp(mapped, kAck, 1, 1, Bytes(10, 1)), {hop_by_hop()}));
+  unsigned sent = 0;
+  for (const Bytes& packet : {segment(mapped, kAck, 10), segment(mapped.reversed(), kAck, 10),
+                              segment(mapped, kSyn), segment(mapped, kRst), extension}) {
+    EXPECT_EQ(ingress(packet).skb.mark, 0U);
+    EXPECT_EQ(egress(packet).skb.mark, 0U);
+    EXPECT_EQ(xdp(packet).answer, static_cast<std::uint32_t>(XDP_PASS));
+    EXPECT_EQ(plane_->count(L7M_COUNT_MALFORMED), sent += 3);
+  }
+  const l7m_verdict v = verdict(k4);
+  EXPECT_EQ(v.count.packets[0] + v.count.packets[1], 1U);
+  EXPECT_EQ(v.flags & L7M_FLOW_CLOSED, 0);
+  EXPECT_EQ(plane_->candidates(), 0U);
+  EXPECT_TRUE(plane_->records().empty());
+}
+
 // A GRO packet counts as the segments it holds, each with its headers.
 TEST_F(Flow, CountsSegments) {
   plane_->decide(key_of(k4), 0);

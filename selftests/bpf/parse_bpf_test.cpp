@@ -13,6 +13,9 @@ namespace {
 
 const Endpoints k4{"192.0.2.10", "198.51.100.20", 40000, 443};
 const Endpoints k6{"2001:db8::10", "2001:db8:1::20", 40000, 443};
+// IPv4's addresses as IPv6 writes them; no packet has them.
+const Endpoints kMapped{"::ffff:192.0.2.10", "::ffff:198.51.100.20", 40000, 443};
+const Endpoints kMappedTo{"2001:db8::10", "::ffff:198.51.100.20", 40000, 443};
 const Endpoints kOuter4{"203.0.113.1", "203.0.113.2", 0, 0};
 const Endpoints kOuter6{"2001:db8:f::1", "2001:db8:f::2", 0, 0};
 constexpr std::uint32_t kXdpPass = XDP_PASS;
@@ -155,6 +158,14 @@ std::vector<Case> network_cases() {
          return packet;
        }()),
        k6, 17, 0, 0, 0, Outcome::malformed},
+      {"mapped", ethernet(tcp(kMapped, 0x02, 1, 1)), kMapped, 6, 0, 0, 0, Outcome::malformed},
+      {"mapped_to", ethernet(udp(kMappedTo, Bytes(10, 0x41))), kMappedTo, 17, 0, 0, 0,
+       Outcome::malformed},
+      {"mapped_from", ethernet(udp(kMappedTo.reversed(), Bytes(10, 0x41))), kMappedTo, 17, 0, 0, 0,
+       Outcome::malformed},
+      {"mapped_extended",
+       ethernet(extended(tcp(kMapped, 0x18, 1, 1, Bytes(10, 0x41)), {routing()})), kMapped, 6, 0, 0,
+       0, Outcome::malformed},
       {"jumbogram", ethernet([] {
          Bytes packet = tcp6();
          packet[4] = packet[5] = 0;
@@ -209,6 +220,8 @@ std::vector<Case> opened_cases() {
       {"gre_ethernet6", ethernet(gre_ethernet(kOuter6, 0, ethernet(udp6()))), k6, 17, 72, 10},
       {"vxlan", ethernet(vxlan(kOuter4, tcp4())), k4, 6, 64, 10},
       {"vxlan6", ethernet(vxlan(kOuter6, udp6())), k6, 17, 84, 10},
+      {"6in4_mapped", ethernet(tunnelled(kOuter4, tcp(kMapped, 0x18, 1, 1))), kMapped, 6, 0, 0, 0,
+       Outcome::malformed},
   };
 }
 

@@ -42,12 +42,12 @@ struct Endpoints {
   [[nodiscard]] Endpoints reversed() const { return {destination, source, dport, sport}; }
 };
 
-// An IP packet of either version, by the addresses.
+// An IP packet of either version, by the way the source is written.
 inline Bytes ip(const Endpoints& ends, std::uint8_t protocol, const Bytes& transport) {
   const Address from = *Address::parse(ends.source);
   const Address to = *Address::parse(ends.destination);
   Bytes out;
-  if (from.is_v4()) {
+  if (ends.source.find(':') == std::string::npos) {
     put16(out, 0x4500);
     put16(out, static_cast<unsigned>(20 + transport.size()));
     put32(out, 0);
