@@ -101,10 +101,8 @@ struct l7m_spot {
 	__u32 tag; /* without the number of a place */
 };
 
-static __always_inline int l7m_find_spot(const struct l7m_key *key, const struct l7m_settings *s,
-					 struct l7m_spot *spot)
+static __always_inline int l7m_find_spot(__u64 hash, struct l7m_spot *spot)
 {
-	__u64 hash = l7m_candidate_hash(key, s->seed);
 	__u32 index = l7m_candidate_set_of(hash, l7m_config.sets);
 
 	spot->tag = l7m_candidate_tag(hash);
@@ -122,6 +120,19 @@ static __always_inline int l7m_same_key(const struct l7m_key *a, const struct l7
 	for (i = 0; i < 10; i++)
 		differ |= x[i] ^ y[i];
 	return differ == 0;
+}
+
+/*
+ * Has the processor fetch the line of a set that a look-up reads, while it still waits for that of
+ * the verdicts: a flow that is not there is a candidate. Returns the hash.
+ */
+static __always_inline __u64 l7m_fetch_set(__u64 hash)
+{
+	struct l7m_spot spot;
+
+	if (l7m_find_spot(hash, &spot))
+		(void)*(volatile __u32 *)&spot.set->tag[0];
+	return hash;
 }
 
 /*
@@ -154,7 +165,7 @@ static __always_inline struct l7m_candidate *l7m_find_candidate(const struct l7m
 	struct l7m_candidate_place *place;
 	struct l7m_spot spot;
 
-	if (!l7m_find_spot(key, s, &spot))
+	if (!l7m_find_spot(l7m_candidate_hash(key, s->seed), &spot))
 		return 0;
 	place = l7m_find_place(spot.set, spot.tag, key);
 	return place ? &place->value : 0;
@@ -320,7 +331,9 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 	if (p->tcp_flags & L7M_TCP_RST)
 		what.flags |= L7M_SAMPLE_RST;
 
-	if (!l7m_find_spot(&what.key, s, &spot))
+	if (!met->hash)
+		met->hash = l7m_candidate_hash(&what.key, s->seed);
+	if (!l7m_find_spot(met->hash, &spot))
 		return 0;
 	place = l7m_find_place(spot.set, spot.tag, &what.key);
 	if (place)

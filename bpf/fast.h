@@ -13,6 +13,7 @@
 
 struct l7m_fast {
 	struct l7m_verdict *verdict; /* 0: not found, or not looked for */
+	__u64 hash;		     /* l7m_candidate_hash(), if missed */
 	__u32 missed;		     /* looked for and not found: l7m_missed() goes on */
 	__u32 event;		     /* SYN, FIN or RST: a verdict's state may change */
 	__u32 sender;
@@ -58,7 +59,8 @@ static __always_inline __u32 l7m_fast_port_order(const __u8 *ports)
 static __always_inline void l7m_fast_look_up4(const __u8 *h, struct l7m_fast *out)
 {
 	__u32 saddr = l7m_load_be32(h + 12), daddr = l7m_load_be32(h + 16);
-	__u32 ports = l7m_load_be32(h + 20);
+	__u32 ports = l7m_load_be32(h + 20), zero = 0;
+	const struct l7m_settings *s;
 	struct l7m_key4 key;
 
 	if (L7M_NTOH32(saddr) < L7M_NTOH32(daddr))
@@ -79,6 +81,11 @@ static __always_inline void l7m_fast_look_up4(const __u8 *h, struct l7m_fast *ou
 	/* One store for the protocol and the reserved bytes behind it. */
 	*(__u32 *)&key.protocol = L7M_FIRST_BYTE(h[9]);
 	out->verdict = bpf_map_lookup_elem(&flows4, &key);
+	if (l7m_unlikely(!out->verdict)) {
+		s = bpf_map_lookup_elem(&settings, &zero);
+		if (s)
+			out->hash = l7m_fetch_set(l7m_candidate_hash4(&key, s->seed));
+	}
 }
 
 /* The same by halves of addresses, as in l7m_make_key(). */
@@ -86,7 +93,8 @@ static __always_inline void l7m_fast_look_up6(const __u8 *h, struct l7m_fast *ou
 {
 	__u64 s0 = l7m_load_be64(h + 8), s1 = l7m_load_be64(h + 16);
 	__u64 d0 = l7m_load_be64(h + 24), d1 = l7m_load_be64(h + 32);
-	__u32 ports = l7m_load_be32(h + 40);
+	__u32 ports = l7m_load_be32(h + 40), zero = 0;
+	const struct l7m_settings *s;
 	union {
 		struct l7m_key key;
 		__u64 halves[5];
@@ -113,6 +121,11 @@ static __always_inline void l7m_fast_look_up6(const __u8 *h, struct l7m_fast *ou
 	__builtin_memcpy(u.key.port, &ports, sizeof(ports));
 	*(__u32 *)&u.key.protocol = L7M_FIRST_BYTE(h[6]);
 	out->verdict = bpf_map_lookup_elem(&flows6, &u.key);
+	if (l7m_unlikely(!out->verdict)) {
+		s = bpf_map_lookup_elem(&settings, &zero);
+		if (s)
+			out->hash = l7m_fetch_set(l7m_candidate_hash6(&u.key, s->seed));
+	}
 }
 
 static __always_inline void l7m_fast_path(const __u8 *start, const __u8 *end, __u32 frame, int l2,
@@ -123,6 +136,7 @@ static __always_inline void l7m_fast_path(const __u8 *start, const __u8 *end, __
 	__u32 room;
 
 	out->verdict = 0;
+	out->hash = 0;
 	out->missed = 0;
 	if (l2) {
 		if (h + 14 + 20 > end)
@@ -187,7 +201,7 @@ static __always_inline void l7m_fast_count(struct l7m_verdict *v, __u32 sender, 
  * that are known to be there, as the whole parser would, and goes on with the candidates. Returns
  * as l7m_slow_path() does.
  */
-L7M_FUNCTION __u64 l7m_missed(l7m_ctx *ctx, __u32 hook, __u32 l3_offset)
+L7M_FUNCTION __u64 l7m_missed(l7m_ctx *ctx, __u32 hook, __u32 l3_offset, __u64 hash)
 {
 	struct l7m_met *met = l7m_scratch();
 	__u32 room, header = 8;
@@ -248,6 +262,7 @@ L7M_FUNCTION __u64 l7m_missed(l7m_ctx *ctx, __u32 hook, __u32 l3_offset)
 	if (p->payload)
 		p->handshake = l7m_may_be_handshake(&c, p->protocol);
 	l7m_meet(ctx, hook, met);
+	met->hash = hash;
 	return (__u64)l3_offset << 32 | l7m_candidate_packet(ctx);
 }
 

@@ -27,6 +27,7 @@ static __always_inline void l7m_meet(struct __sk_buff *skb, __u32 hook, struct l
 	const struct l7m_packet *p = &met->packet;
 
 	met->hook = hook;
+	met->hash = 0;
 	met->frame = skb->len;
 	met->ifindex = skb->ifindex;
 	met->segments = skb->gso_segs ? skb->gso_segs : 1;
@@ -98,7 +99,8 @@ static __always_inline int l7m_tc(struct __sk_buff *skb, __u32 hook)
 			       l7m_skb_bytes(skb, hook, segments, fast.headers));
 		return l7m_apply(skb, fast.verdict->action, fast.l3_offset);
 	}
-	slow = fast.missed ? l7m_missed(skb, hook, fast.l3_offset) : l7m_slow_path(skb, hook);
+	slow = fast.missed ? l7m_missed(skb, hook, fast.l3_offset, fast.hash)
+			   : l7m_slow_path(skb, hook);
 	if ((__u32)slow == L7M_NO_ACTION)
 		return TC_ACT_UNSPEC;
 	return l7m_apply(skb, (__u32)slow, (__u32)(slow >> 32));
@@ -282,7 +284,7 @@ static __noinline int l7m_settle_one(struct l7m_settlement *step)
 	int result = 0;
 
 	s = bpf_map_lookup_elem(&settings, &zero);
-	if (!s || !l7m_find_spot(&step->key, s, &spot))
+	if (!s || !l7m_find_spot(l7m_candidate_hash(&step->key, s->seed), &spot))
 		return 0;
 	if (step->step == L7M_SETTLE_DECIDE) {
 		/* A FIN that no sample told of is on the candidate only. */

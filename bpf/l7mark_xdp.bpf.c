@@ -22,6 +22,7 @@ static __always_inline __u32 l7m_frame(struct xdp_md *ctx)
 static __always_inline void l7m_meet(struct xdp_md *ctx, __u32 hook, struct l7m_met *met)
 {
 	met->hook = hook;
+	met->hash = 0;
 	met->frame = l7m_frame(ctx);
 	met->bytes = met->frame;
 	met->segments = 1;
@@ -101,7 +102,7 @@ static __always_inline int l7m_xdp(struct xdp_md *ctx, int hand_over)
 		l7m_fast_count(fast.verdict, fast.sender, 1, frame);
 		found = (__u64)fast.l3_offset << 32 | fast.verdict->action;
 	} else if (fast.missed) {
-		found = l7m_missed(ctx, L7M_HOOK_L2 | L7M_HOOK_COUNT, fast.l3_offset);
+		found = l7m_missed(ctx, L7M_HOOK_L2 | L7M_HOOK_COUNT, fast.l3_offset, fast.hash);
 	} else {
 		found = l7m_slow_path(ctx, L7M_HOOK_L2 | L7M_HOOK_COUNT);
 	}

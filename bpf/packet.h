@@ -78,6 +78,7 @@ L7M_FUNCTION __u64 l7m_parser_tunnel(l7m_ctx *ctx, __u64 behind)
 struct l7m_met {
 	struct l7m_packet packet;
 	__u64 cell;	/* of l7m_forget */
+	__u64 hash;	/* l7m_candidate_hash() of the key, 0 if not known */
 	__u64 bytes;	/* of frame, with each segment's headers */
 	__u32 segments; /* that a GRO packet holds, else 1 */
 	__u32 frame;	/* readable bytes of the frame */
