@@ -365,7 +365,8 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 	}
 	l7m_count_packet(&c->count, met);
 	closing = l7m_closing_flags(p, (int)met->sender) & (__u8)~c->flags;
-	c->flags |= closing;
+	if (closing)
+		c->flags |= closing;
 	what.length = l7m_sample_length(c, p, s);
 	if (what.length == 0) {
 		if (!closing || !l7m_is_closed(c->flags) || (c->flags & L7M_FLOW_BARRED))

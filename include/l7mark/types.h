@@ -5,8 +5,8 @@
  * compiles it in all three.
  *
  * Byte order is in the type: __be16 and __be32 are as on the wire, all else is the host's.
- * A change of any layout here needs a new L7M_LAYOUT_VERSION: it is part of the pin path, so that
- * maps of another layout are never misread.
+ * After a release a change of any layout here needs a new L7M_LAYOUT_VERSION: it is part of the pin
+ * path, so that maps of another layout are never misread.
  */
 #ifndef L7MARK_TYPES_H
 #define L7MARK_TYPES_H
@@ -104,19 +104,21 @@ L7M_ASSERT_SIZE(struct l7m_verdict, 56);
 
 /* A flow that is still being sampled. */
 struct l7m_candidate {
+	__u32 action;	/* index into map `actions` */
+	__u32 id;	/* tells two lives of a five-tuple apart */
+	__u8 state;	/* L7M_STATE_UNDECIDED or L7M_STATE_PROVISIONAL */
+	__u8 flags;	/* L7M_FLOW_* */
+	__u8 initiator; /* endpoint that sent the first packet seen: 0 or 1 */
+	__u8 ring;	/* which ring buffer its samples go to */
+	__u8 packets;	/* payload packets wanted; from the settings, userspace may raise it */
+	__u8 whole;	/* of them, how many whole */
+	__u16 reserved;
+	/* What every packet writes: in a place of the table, a cache line of its own. */
 	struct l7m_counters count;
 	__u32 last_seen; /* jiffies, low 32 bits */
-	__u32 action;	 /* index into map `actions` */
-	__u32 id;	 /* tells two lives of a five-tuple apart */
-	__u8 state;	 /* L7M_STATE_UNDECIDED or L7M_STATE_PROVISIONAL */
-	__u8 flags;	 /* L7M_FLOW_* */
-	__u8 initiator;
-	__u8 ring;	 /* which ring buffer its samples go to */
 	__u8 sampled;	 /* payload packets copied so far */
-	__u8 packets;	 /* payload packets wanted; from the settings, userspace may raise it */
-	__u8 whole;	 /* of them, how many whole */
 	__u8 first_sent; /* the first packet has been copied */
-	__u32 reserved;
+	__u16 reserved2;
 };
 L7M_ASSERT_SIZE(struct l7m_candidate, 56);
 
@@ -130,10 +132,14 @@ L7M_ASSERT_SIZE(struct l7m_candidate, 56);
 #define L7M_TAG_PLACE 0x07U /* number of the place */
 #define L7M_TAG_TAKEN 0x08U /* set in every taken place's tag */
 struct l7m_candidate_place {
+	/* One cache line that packets only read, so that both directions' CPUs have it... */
 	struct l7m_key key;
+	__u64 reserved;
+	/* ...and, from value.count on, one that they write. */
 	struct l7m_candidate value;
+	__u64 reserved2[3];
 };
-L7M_ASSERT_SIZE(struct l7m_candidate_place, 96);
+L7M_ASSERT_SIZE(struct l7m_candidate_place, 128);
 
 struct l7m_candidate_set {
 	struct bpf_spin_lock lock;
@@ -142,7 +148,7 @@ struct l7m_candidate_set {
 	__u32 reserved[6];   /* all that a look-up reads is one cache line */
 	struct l7m_candidate_place place[L7M_WAYS];
 };
-L7M_ASSERT_SIZE(struct l7m_candidate_set, 832);
+L7M_ASSERT_SIZE(struct l7m_candidate_set, 1088);
 
 /* Bits of l7m_action.flags. */
 #define L7M_ACT_MARK	 0x01

@@ -137,7 +137,8 @@ Status Dataplane::put_candidate(const FlowKey& key, const l7m_candidate& value) 
     if (spot.set.tag[i] == 0) spot.place = i;
   if (spot.place == L7M_WAYS) spot.place = 0;  // full: somebody has to go
   spot.set.tag[spot.place] = spot.tag | spot.place;
-  spot.set.place[spot.place] = {key.raw, value};
+  spot.set.place[spot.place].key = key.raw;
+  spot.set.place[spot.place].value = value;
   if (bpf_map_update_elem(bpf_map__fd(tc_->maps.candidates), &spot.index, &spot.set, BPF_ANY) != 0)
     return error_from_errno("write", "map candidates");
   return success();
