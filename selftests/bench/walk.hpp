@@ -41,8 +41,10 @@ class Walk {
   std::unique_ptr<l7mark_bench, Destroy> bench_;
 };
 
-// Mean nanoseconds of a CPU's time over `repeat` runs of a program; negative if they failed. The
-// kernel tells whole ones only, which are 3 % of what an established flow's packet costs.
+// Mean nanoseconds over `repeat` runs of a program; negative if they failed. From 100,000 runs on,
+// of the thread's CPU time: the kernel tells whole nanoseconds only, which are 3 % of what an
+// established flow's packet costs. Of fewer, the kernel's: what precedes the first run, for XDP a
+// patch of the dispatcher's text, would be as much as 100 ns of each.
 [[nodiscard]] double run_ns(int program, std::span<const std::uint8_t> packet, unsigned repeat);
 
 }  // namespace l7mark::bench
