@@ -317,12 +317,40 @@ L7M_FUNCTION int l7m_settle_at(struct __sk_buff *skb, __u32 i)
 	return 1;
 }
 
+/*
+ * Has the processor fetch what step `i` will look at in its set. Packets have written there last, on
+ * whichever CPU: all of a batch wait for that together, and not one after the other.
+ */
+L7M_FUNCTION int l7m_settle_fetch(struct __sk_buff *skb, __u32 i)
+{
+	const struct l7m_settlement *at;
+	const struct l7m_settings *s;
+	__u32 zero = 0;
+
+	if (i >= L7M_SETTLE_BATCH)
+		return 0;
+	at = (void *)(long)skb->data + i * sizeof(*at);
+	if ((void *)(at + 1) > (void *)(long)skb->data_end)
+		return 0;
+	s = bpf_map_lookup_elem(&settings, &zero);
+	if (!s)
+		return 0;
+	if (at->step != L7M_SETTLE_END)
+		l7m_fetch_set(l7m_candidate_hash(&at->key, s->seed));
+	return 1;
+}
+
 /* Run by userspace only, over a "packet" of steps; each is told what became of it. */
 SEC("tc")
 int l7mark_settle(struct __sk_buff *skb)
 {
 	__u32 i;
 
+#pragma clang loop unroll(disable)
+	for (i = 0; i < L7M_SETTLE_BATCH; i++) {
+		if (!l7m_settle_fetch(skb, i))
+			break;
+	}
 #pragma clang loop unroll(disable)
 	for (i = 0; i < L7M_SETTLE_BATCH; i++) {
 		if (!l7m_settle_at(skb, i))
