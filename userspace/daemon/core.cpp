@@ -445,13 +445,13 @@ void Core::drop_edit(const FlowKey& key) {
 // --- what workers say ----------------------------------------------------------------------------
 
 void Core::on_messages(std::span<const Message> messages) {
-  std::array<const FlowKey*, kMessagesAtOnce> keys{};
+  std::array<FlowKey, kMessagesAtOnce> keys{};
   std::size_t count = 0;
   for (const Message& message : messages.first(std::min(messages.size(), keys.size()))) {
     if (const auto* answer = std::get_if<Answer>(&message))
-      keys[count++] = &answer->key;
+      keys[count++] = answer->key;
     else if (const auto* reopened = std::get_if<Reopened>(&message))
-      keys[count++] = &reopened->key;
+      keys[count++] = reopened->key;
   }
   flows_.prefetch(std::span(keys).first(count));
   for (const Message& message : messages) {

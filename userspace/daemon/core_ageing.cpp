@@ -64,7 +64,7 @@ void Core::sweep() {
   std::vector<std::pair<FlowKey, std::uint64_t>> ended;
   std::vector<FlowKey> strays;
   std::size_t count = 0;
-  const auto status = dataplane_.for_each_verdict([&](const FlowKey& key, const l7m_verdict& v) {
+  const auto look = [&](const FlowKey& key, const l7m_verdict& v) {
     breathe_each(count);
     Flow* flow = flows_.find(key);
     if (flow == nullptr || flow->id != v.flow_id) {
@@ -78,7 +78,9 @@ void Core::sweep() {
     if (flow->entries)
       for (const EntryId id : *flow->entries) publisher_.seen(id, flow->last_ms, ms);
     if (age > timeout_ms(key, flow->flags)) ended.emplace_back(key, flow->id);
-  });
+  };
+  const auto status = dataplane_.for_each_verdict(
+      look, [this](std::span<const FlowKey> keys) { flows_.prefetch(keys); });
   if (!status.ok()) log_error("{}", status.error().message());
   for (const FlowKey& key : strays)
     if (flows_.find(key) == nullptr) dataplane_.remove_verdict(key);
@@ -108,9 +110,13 @@ void Core::sweep() {
 // Packets since the sweep looked are counted too: verdicts are taken out as they are at last.
 void Core::end_flows(std::span<const std::pair<FlowKey, std::uint64_t>> ended) {
   std::vector<l7m_settlement> steps;
+  std::vector<FlowKey> keys;
   while (!ended.empty()) {
     const auto batch = ended.first(std::min<std::size_t>(ended.size(), kSweepFlows));
     ended = ended.subspan(batch.size());
+    keys.clear();
+    for (const auto& [key, id] : batch) keys.push_back(key);
+    flows_.prefetch(keys);
     steps.clear();
     for (const auto& [key, id] : batch) {
       const Flow* flow = flows_.find(key);

@@ -178,11 +178,11 @@ Flow* FlowTable::find(const FlowKey& key) {
   return is_v4(key) ? v4_.find(short_key(key)) : v6_.find(key);
 }
 
-void FlowTable::prefetch(std::span<const FlowKey* const> keys) {
-  for (const FlowKey* key : keys)
-    is_v4(*key) ? v4_.prefetch_slot(short_key(*key)) : v6_.prefetch_slot(*key);
-  for (const FlowKey* key : keys)
-    is_v4(*key) ? v4_.prefetch_place(short_key(*key)) : v6_.prefetch_place(*key);
+void FlowTable::prefetch(std::span<const FlowKey> keys) {
+  for (const FlowKey& key : keys)
+    is_v4(key) ? v4_.prefetch_slot(short_key(key)) : v6_.prefetch_slot(key);
+  for (const FlowKey& key : keys)
+    is_v4(key) ? v4_.prefetch_place(short_key(key)) : v6_.prefetch_place(key);
 }
 
 Flow& FlowTable::at(const FlowKey& key, bool* made) {

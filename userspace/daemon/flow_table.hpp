@@ -64,7 +64,7 @@ class FlowTable {
   [[nodiscard]] Flow* find(const FlowKey& key);
   // Has the CPU fetch what find() will read. One look-up after the other waits for memory twice
   // each in a big table; all of a batch wait together.
-  void prefetch(std::span<const FlowKey* const> keys);
+  void prefetch(std::span<const FlowKey> keys);
   // The flow, made with a fresh id if it is not there, which `made` tells. Pointers stay good until
   // the flow is erased.
   Flow& at(const FlowKey& key, bool* made = nullptr);

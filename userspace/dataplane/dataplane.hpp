@@ -102,9 +102,10 @@ class Dataplane {
   Result<std::vector<std::size_t>> put_verdicts(std::span<const VerdictEntry> entries);
   [[nodiscard]] std::optional<l7m_verdict> verdict(const FlowKey& key) const;
   void remove_verdict(const FlowKey& key);
-  // Every verdict, in batches. Entries changed meanwhile may be seen twice or not at all.
-  Status for_each_verdict(
-      const std::function<void(const FlowKey&, const l7m_verdict&)>& call) const;
+  // Every verdict, in batches. Entries changed meanwhile may be seen twice or not at all. `ahead`
+  // is told the keys of every next few calls, where the kernel gives many at once.
+  Status for_each_verdict(const std::function<void(const FlowKey&, const l7m_verdict&)>& call,
+                          const std::function<void(std::span<const FlowKey>)>& ahead = {}) const;
   Status for_each_candidate(
       const std::function<void(const FlowKey&, const l7m_candidate&)>& call) const;
   [[nodiscard]] std::optional<l7m_candidate> candidate(const FlowKey& key) const;

@@ -93,12 +93,21 @@ void Dataplane::remove_verdict(const FlowKey& key) {
 }
 
 Status Dataplane::for_each_verdict(
-    const std::function<void(const FlowKey&, const l7m_verdict&)>& call) const {
+    const std::function<void(const FlowKey&, const l7m_verdict&)>& call,
+    const std::function<void(std::span<const FlowKey>)>& ahead) const {
   const auto pass = [&](const auto& key, const l7m_verdict& value) {
     call(to_flow_key(key), value);
   };
-  L7MARK_TRY((walk<l7m_key4, l7m_verdict>(bpf_map__fd(tc_->maps.flows4), batches_, pass)));
-  return walk<l7m_key, l7m_verdict>(bpf_map__fd(tc_->maps.flows6), batches_, pass);
+  std::vector<FlowKey> next;
+  const auto pass_ahead = [&](const auto& keys) {
+    if (!ahead) return;
+    next.clear();
+    for (const auto& key : keys) next.push_back(to_flow_key(key));
+    ahead(next);
+  };
+  L7MARK_TRY(
+      (walk<l7m_key4, l7m_verdict>(bpf_map__fd(tc_->maps.flows4), batches_, pass, pass_ahead)));
+  return walk<l7m_key, l7m_verdict>(bpf_map__fd(tc_->maps.flows6), batches_, pass, pass_ahead);
 }
 
 Status Dataplane::for_each_candidate(

@@ -4,8 +4,10 @@
 
 #include <bpf/bpf.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "util/result.hpp"
@@ -13,9 +15,10 @@
 namespace l7mark {
 
 // Batches where the kernel has them, key by key elsewhere. The next key is fetched before the call,
-// which may remove the current one.
-template <class Key, class Value, class Call>
-Status walk(int fd, bool batches, const Call& call) {
+// which may remove the current one. In batches, `ahead` is told the keys of every next few calls.
+template <class Key, class Value, class Call, class Ahead>
+Status walk(int fd, bool batches, const Call& call, const Ahead& ahead) {
+  constexpr __u32 kAhead = 16;
   constexpr std::uint32_t kBatch = 4096;
   std::vector<Key> keys;
   std::vector<Value> values;
@@ -38,7 +41,10 @@ Status walk(int fd, bool batches, const Call& call) {
         continue;
       }
       if (code != 0 && cause != ENOENT) return Error{"walk", "map", cause, {}};
-      for (__u32 i = 0; i < count; ++i) call(keys[i], values[i]);
+      for (__u32 i = 0; i < count; ++i) {
+        if (i % kAhead == 0) ahead(std::span(keys).subspan(i, std::min(count - i, kAhead)));
+        call(keys[i], values[i]);
+      }
       if (code != 0) return success();
       cursor = next;
       first = false;
@@ -54,6 +60,11 @@ Status walk(int fd, bool batches, const Call& call) {
     if (bpf_map_lookup_elem(fd, &key, &value) == 0) call(key, value);
   }
   return success();
+}
+
+template <class Key, class Value, class Call>
+Status walk(int fd, bool batches, const Call& call) {
+  return walk<Key, Value>(fd, batches, call, [](std::span<const Key>) {});
 }
 
 }  // namespace l7mark
