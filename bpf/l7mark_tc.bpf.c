@@ -318,8 +318,8 @@ L7M_FUNCTION int l7m_settle_at(struct __sk_buff *skb, __u32 i)
 }
 
 /*
- * Has the processor fetch what step `i` will look at in its set. Packets have written there last, on
- * whichever CPU: all of a batch wait for that together, and not one after the other.
+ * Has the processor fetch what step `i` will look at in its set. Packets have written there last,
+ * on whichever CPU: all of a batch wait for that together, and not one after the other.
  */
 L7M_FUNCTION int l7m_settle_fetch(struct __sk_buff *skb, __u32 i)
 {
