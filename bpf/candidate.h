@@ -51,12 +51,16 @@ static __always_inline const struct l7m_promise *l7m_find_hint(const __be32 *ser
 	return bpf_map_lookup_elem(&hints, &key);
 }
 
+/* Of a promise that holds, as one number: its action, the state that it gives, and who told. */
+#define L7M_PROMISED(action, told)                                                                 \
+	((__u64)(action) | (__u64)L7M_STATE_PROVISIONAL << 32 | (__u64)(told) << 40)
+
 /*
- * What is known of a flow before any byte of it was looked at. Who is the server is plain for a
- * SYN; for anything else the other way round is tried too.
+ * What is known of a flow before any byte of it was looked at, 0 for nothing. Who is the server is
+ * plain for a SYN; for anything else the other way round is tried too.
  */
-static __always_inline void l7m_keep_promise(struct l7m_candidate *c, const struct l7m_packet *p,
-					     const struct l7m_settings *s)
+static __always_inline __u64 l7m_find_promise(const struct l7m_packet *p,
+					      const struct l7m_settings *s)
 {
 	int known = (p->tcp_flags & (L7M_TCP_SYN | L7M_TCP_ACK)) == L7M_TCP_SYN;
 	const struct l7m_promise *promise;
@@ -67,11 +71,8 @@ static __always_inline void l7m_keep_promise(struct l7m_candidate *c, const stru
 		if (!promise && !known)
 			promise = l7m_find_service(p, 1);
 		if (promise && promise->expires > now) {
-			c->action = promise->action;
-			c->state = L7M_STATE_PROVISIONAL;
-			c->flags |= L7M_FLOW_SERVICE;
 			l7m_count(L7M_COUNT_BY_SERVICE, 1);
-			return;
+			return L7M_PROMISED(promise->action, L7M_FLOW_SERVICE);
 		}
 	}
 	if (s->flags & L7M_SET_HINTS) {
@@ -79,12 +80,11 @@ static __always_inline void l7m_keep_promise(struct l7m_candidate *c, const stru
 		if (!promise && !known)
 			promise = l7m_find_hint(p->saddr);
 		if (promise && promise->expires > now) {
-			c->action = promise->action;
-			c->state = L7M_STATE_PROVISIONAL;
-			c->flags |= L7M_FLOW_HINT;
 			l7m_count(L7M_COUNT_BY_HINT, 1);
+			return L7M_PROMISED(promise->action, L7M_FLOW_HINT);
 		}
 	}
+	return 0;
 }
 
 static __always_inline void l7m_count_packet(struct l7m_counters *count, const struct l7m_met *met)
@@ -124,15 +124,22 @@ static __always_inline int l7m_same_key(const struct l7m_key *a, const struct l7
 
 /*
  * Has the processor fetch the line of a set that a look-up reads, while it still waits for that of
- * the verdicts: a flow that is not there is a candidate. Returns the hash.
+ * the verdicts: a flow that is not there is a candidate. Returns 0 if there is no such set.
  */
-static __always_inline __u64 l7m_fetch_set(__u64 hash)
+static __always_inline int l7m_fetch_set(__u64 hash)
 {
 	struct l7m_spot spot;
 
-	if (l7m_find_spot(hash, &spot))
-		(void)*(volatile __u32 *)&spot.set->tag[0];
-	return hash;
+	if (!l7m_find_spot(hash, &spot))
+		return 0;
+	(void)*(volatile __u32 *)&spot.set->tag[0];
+	return 1;
+}
+
+/* Of its own: both families' ways through it end in one state for the verifier. */
+static __noinline __u64 l7m_hash_of(const struct l7m_key *key, __u32 seed)
+{
+	return key ? l7m_candidate_hash(key, seed) : 0;
 }
 
 /*
@@ -160,12 +167,12 @@ static __noinline struct l7m_candidate_place *l7m_find_place(struct l7m_candidat
 }
 
 static __always_inline struct l7m_candidate *l7m_find_candidate(const struct l7m_key *key,
-								const struct l7m_settings *s)
+								__u64 hash)
 {
 	struct l7m_candidate_place *place;
 	struct l7m_spot spot;
 
-	if (!l7m_find_spot(l7m_candidate_hash(key, s->seed), &spot))
+	if (!l7m_find_spot(hash, &spot))
 		return 0;
 	place = l7m_find_place(spot.set, spot.tag, key);
 	return place ? &place->value : 0;
@@ -279,18 +286,25 @@ static __noinline __u32 l7m_new_flow(void *ctx, struct l7m_met *met, struct l7m_
 	const struct l7m_packet *p = &met->packet;
 	struct l7m_candidate fresh = {};
 	struct l7m_candidate *c;
+	__u64 number;
 
 	l7m_begin_candidate(&fresh, p, (int)met->sender, s);
 	fresh.last_seen = (__u32)bpf_jiffies64();
 	fresh.id = bpf_get_prandom_u32();
 	fresh.ring = l7m_choose_ring(p, s);
 	fresh.flags |= l7m_closing_flags(p, (int)met->sender);
-	l7m_keep_promise(&fresh, p, s);
+	number = l7m_forget_by(met, l7m_find_promise(p, s));
+	fresh.action = (__u32)number;
+	fresh.state = (__u8)(number >> 32);
+	fresh.flags |= (__u8)(number >> 40);
 	l7m_count_packet(&fresh.count, met);
 	what->length = l7m_sample_length(&fresh, p, s);
 	what->flags |= L7M_SAMPLE_FIRST;
 	/* As if the copy had gone out: it nearly always does, and a second look-up is saved. */
 	l7m_count_sample(&fresh, p, s);
+	number = l7m_forget_by(met, (__u64)fresh.sampled << 8 | fresh.whole);
+	fresh.whole = (__u8)number;
+	fresh.sampled = (__u8)(number >> 8);
 	what->sampled = fresh.sampled;
 	if (fresh.sampled >= fresh.packets)
 		what->flags |= L7M_SAMPLE_LAST;
@@ -307,7 +321,10 @@ static __noinline __u32 l7m_new_flow(void *ctx, struct l7m_met *met, struct l7m_
 	return fresh.action;
 }
 
-/* The packet of the scratch entry, whose flow has no verdict. Returns the index of its action. */
+/*
+ * The packet of the scratch entry, whose flow has no verdict and whose hash is known. Returns the
+ * index of its action.
+ */
 L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 {
 	struct l7m_met *met = l7m_scratch();
@@ -331,8 +348,6 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 	if (p->tcp_flags & L7M_TCP_RST)
 		what.flags |= L7M_SAMPLE_RST;
 
-	if (!met->hash)
-		met->hash = l7m_candidate_hash(&what.key, s->seed);
 	if (!l7m_find_spot(met->hash, &spot))
 		return 0;
 	place = l7m_find_place(spot.set, spot.tag, &what.key);
@@ -365,8 +380,7 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 	}
 	l7m_count_packet(&c->count, met);
 	closing = l7m_closing_flags(p, (int)met->sender) & (__u8)~c->flags;
-	if (closing)
-		c->flags |= closing;
+	c->flags |= closing;
 	what.length = l7m_sample_length(c, p, s);
 	if (what.length == 0) {
 		if (!closing || !l7m_is_closed(c->flags) || (c->flags & L7M_FLOW_BARRED))

@@ -93,8 +93,8 @@ static __always_inline int l7m_export_tier(void *ctx, void *ring, const struct l
 }
 
 /* Returns 0 if the record is on its way. */
-static __always_inline int l7m_export(void *ctx, struct l7m_export *what, const struct l7m_met *met,
-				      const struct l7m_candidate *c)
+static __noinline int l7m_export(void *ctx, struct l7m_export *what, const struct l7m_met *met,
+				 const struct l7m_candidate *c)
 {
 	__u32 index = c->ring;
 	void *ring = bpf_map_lookup_elem(&rings, &index);

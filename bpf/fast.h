@@ -83,8 +83,10 @@ static __always_inline void l7m_fast_look_up4(const __u8 *h, struct l7m_fast *ou
 	out->verdict = bpf_map_lookup_elem(&flows4, &key);
 	if (l7m_unlikely(!out->verdict)) {
 		s = bpf_map_lookup_elem(&settings, &zero);
-		if (s)
-			out->hash = l7m_fetch_set(l7m_candidate_hash4(&key, s->seed));
+		if (s) {
+			out->hash = l7m_candidate_hash4(&key, s->seed);
+			out->missed = l7m_fetch_set(out->hash);
+		}
 	}
 }
 
@@ -123,8 +125,10 @@ static __always_inline void l7m_fast_look_up6(const __u8 *h, struct l7m_fast *ou
 	out->verdict = bpf_map_lookup_elem(&flows6, &u.key);
 	if (l7m_unlikely(!out->verdict)) {
 		s = bpf_map_lookup_elem(&settings, &zero);
-		if (s)
-			out->hash = l7m_fetch_set(l7m_candidate_hash6(&u.key, s->seed));
+		if (s) {
+			out->hash = l7m_candidate_hash6(&u.key, s->seed);
+			out->missed = l7m_fetch_set(out->hash);
+		}
 	}
 }
 
@@ -182,7 +186,6 @@ static __always_inline void l7m_fast_path(const __u8 *start, const __u8 *end, __
 	} else {
 		return;
 	}
-	out->missed = !out->verdict;
 	if (out->event)
 		out->verdict = 0;
 }

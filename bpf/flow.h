@@ -65,7 +65,11 @@ static __always_inline int l7m_tcp_event(l7m_ctx *ctx, struct l7m_met *met, stru
 static __noinline __u32 l7m_decide(l7m_ctx *ctx, struct l7m_met *met)
 {
 	int count = met->hook & L7M_HOOK_COUNT;
+	const struct l7m_settings *s;
+	const struct l7m_candidate *c;
 	struct l7m_verdict *v;
+	struct l7m_key key;
+	__u32 zero = 0;
 
 	l7m_map_ipv4(&met->packet);
 	if (met->packet.fragment == L7M_FRAGMENT_FIRST)
@@ -85,17 +89,13 @@ static __noinline __u32 l7m_decide(l7m_ctx *ctx, struct l7m_met *met)
 		}
 		return v->action;
 	}
+	s = bpf_map_lookup_elem(&settings, &zero);
+	if (!s)
+		return 0;
+	l7m_make_key(&met->packet, &key);
+	met->hash = l7m_hash_of(&key, s->seed);
 	if (!count) {
-		const struct l7m_candidate *c;
-		const struct l7m_settings *s;
-		struct l7m_key key;
-		__u32 zero = 0;
-
-		s = bpf_map_lookup_elem(&settings, &zero);
-		if (!s)
-			return 0;
-		l7m_make_key(&met->packet, &key);
-		c = l7m_find_candidate(&key, s);
+		c = l7m_find_candidate(&key, met->hash);
 		return c ? c->action : 0;
 	}
 	return l7m_candidate_packet(ctx);

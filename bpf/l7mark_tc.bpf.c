@@ -27,7 +27,6 @@ static __always_inline void l7m_meet(struct __sk_buff *skb, __u32 hook, struct l
 	const struct l7m_packet *p = &met->packet;
 
 	met->hook = hook;
-	met->hash = 0;
 	met->frame = skb->len;
 	met->ifindex = skb->ifindex;
 	met->segments = skb->gso_segs ? skb->gso_segs : 1;
@@ -202,7 +201,7 @@ static __noinline int l7m_edit_one(struct l7m_edit *edit)
 	s = bpf_map_lookup_elem(&settings, &zero);
 	if (!s)
 		return L7M_EDIT_NONE;
-	c = l7m_find_candidate(&edit->key, s);
+	c = l7m_find_candidate(&edit->key, l7m_hash_of(&edit->key, s->seed));
 	if (!c)
 		return L7M_EDIT_NONE;
 	if (edit->what & L7M_EDIT_ACTION)
@@ -284,7 +283,7 @@ static __noinline int l7m_settle_one(struct l7m_settlement *step)
 	int result = 0;
 
 	s = bpf_map_lookup_elem(&settings, &zero);
-	if (!s || !l7m_find_spot(l7m_candidate_hash(&step->key, s->seed), &spot))
+	if (!s || !l7m_find_spot(l7m_hash_of(&step->key, s->seed), &spot))
 		return 0;
 	if (step->step == L7M_SETTLE_DECIDE) {
 		/* A FIN that no sample told of is on the candidate only. */
@@ -336,7 +335,7 @@ L7M_FUNCTION int l7m_settle_fetch(struct __sk_buff *skb, __u32 i)
 	if (!s)
 		return 0;
 	if (at->step != L7M_SETTLE_END)
-		l7m_fetch_set(l7m_candidate_hash(&at->key, s->seed));
+		l7m_fetch_set(l7m_hash_of(&at->key, s->seed));
 	return 1;
 }
 

@@ -22,7 +22,6 @@ static __always_inline __u32 l7m_frame(struct xdp_md *ctx)
 static __always_inline void l7m_meet(struct xdp_md *ctx, __u32 hook, struct l7m_met *met)
 {
 	met->hook = hook;
-	met->hash = 0;
 	met->frame = l7m_frame(ctx);
 	met->bytes = met->frame;
 	met->segments = 1;

@@ -77,8 +77,8 @@ L7M_FUNCTION __u64 l7m_parser_tunnel(l7m_ctx *ctx, __u64 behind)
 
 struct l7m_met {
 	struct l7m_packet packet;
-	__u64 cell;	/* of l7m_forget */
-	__u64 hash;	/* l7m_candidate_hash() of the key, 0 if not known */
+	__u64 cell;	/* of l7m_forget_by() */
+	__u64 hash;	/* l7m_candidate_hash() of the key, where there is no verdict */
 	__u64 bytes;	/* of frame, with each segment's headers */
 	__u32 segments; /* that a GRO packet holds, else 1 */
 	__u32 frame;	/* readable bytes of the frame */
@@ -103,18 +103,21 @@ static __always_inline struct l7m_met *l7m_scratch(void)
 	return bpf_map_lookup_elem(&scratch, &zero);
 }
 
+/* The same number, of which the verifier knows nothing any more: ways that differ in it are one. */
+static __always_inline __u64 l7m_forget_by(struct l7m_met *met, __u64 number)
+{
+	volatile __u64 *cell = &met->cell;
+
+	*cell = number;
+	return *cell;
+}
+
 #ifdef L7M_XDP
-/* The same number, of which the verifier knows nothing any more. */
 static __always_inline __u64 l7m_forget(__u64 number)
 {
 	struct l7m_met *met = l7m_scratch();
-	volatile __u64 *cell;
 
-	if (!met)
-		return 0;
-	cell = &met->cell;
-	*cell = number;
-	return *cell;
+	return met ? l7m_forget_by(met, number) : 0;
 }
 #endif
 

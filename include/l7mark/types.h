@@ -107,18 +107,18 @@ struct l7m_candidate {
 	__u32 action;	/* index into map `actions` */
 	__u32 id;	/* tells two lives of a five-tuple apart */
 	__u8 state;	/* L7M_STATE_UNDECIDED or L7M_STATE_PROVISIONAL */
-	__u8 flags;	/* L7M_FLOW_* */
 	__u8 initiator; /* endpoint that sent the first packet seen: 0 or 1 */
 	__u8 ring;	/* which ring buffer its samples go to */
 	__u8 packets;	/* payload packets wanted; from the settings, userspace may raise it */
 	__u8 whole;	/* of them, how many whole */
-	__u16 reserved;
+	__u8 reserved[3];
 	/* What every packet writes: in a place of the table, a cache line of its own. */
 	struct l7m_counters count;
 	__u32 last_seen; /* jiffies, low 32 bits */
+	__u8 flags;	 /* L7M_FLOW_* */
 	__u8 sampled;	 /* payload packets copied so far */
 	__u8 first_sent; /* the first packet has been copied */
-	__u16 reserved2;
+	__u8 reserved2;
 };
 L7M_ASSERT_SIZE(struct l7m_candidate, 56);
 
