@@ -41,8 +41,8 @@ struct FreeRing {
 
 constexpr std::uint32_t kMark = 4, kDrop = 8;         // indices of actions
 constexpr std::uint32_t kFirstAddress = 0x0a000000U;  // BENCH_FIRST_ADDRESS
-// Flows that are sampled side by side: as many packets as the ring holds, because a run of XDP begins
-// with cold caches.
+// Flows that are sampled side by side: as many packets as the ring holds, because a run of XDP
+// begins with cold caches.
 constexpr std::size_t kSampledFlows = 32;
 constexpr unsigned kSampledEach = 250;
 constexpr unsigned kNewFlows = 8192;  // a round; their records fit the ring
