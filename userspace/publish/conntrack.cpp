@@ -55,8 +55,8 @@ Result<Conntrack> Conntrack::open() {
 }
 
 void Conntrack::write_pass(std::span<const ConntrackRequest> requests,
-                           std::vector<std::size_t> todo, bool reversed, ConntrackOutcome& outcome,
-                           std::vector<std::size_t>& absent) {
+                           std::vector<std::size_t> pending, bool reversed,
+                           ConntrackOutcome& outcome, std::vector<std::size_t>& absent) {
   const auto fail = [&](std::size_t index, WriteTrouble trouble, Error cause) {
     if (!outcome.error) outcome.error = std::move(cause);
     outcome.failures.push_back({index, trouble});
@@ -68,10 +68,10 @@ void Conntrack::write_pass(std::span<const ConntrackRequest> requests,
   std::vector<int> results;
   std::vector<std::size_t> again;
   std::string text;
-  for (std::size_t at = 0; at < todo.size();) {
-    const std::size_t count = std::min(width, todo.size() - at);
-    window.assign(todo.begin() + static_cast<std::ptrdiff_t>(at),
-                  todo.begin() + static_cast<std::ptrdiff_t>(at + count));
+  for (std::size_t at = 0; at < pending.size();) {
+    const std::size_t count = std::min(width, pending.size() - at);
+    window.assign(pending.begin() + static_cast<std::ptrdiff_t>(at),
+                  pending.begin() + static_cast<std::ptrdiff_t>(at + count));
     at += count;
     results.assign(count, -1);
     batch.clear();
@@ -120,7 +120,7 @@ void Conntrack::write_pass(std::span<const ConntrackRequest> requests,
              error_of(ENOBUFS, requests[index], "the kernel dropped acknowledgements"));
       repeats = 0;
     } else {
-      todo.insert(todo.end(), again.begin(), again.end());
+      pending.insert(pending.end(), again.begin(), again.end());
     }
   }
 }
@@ -142,13 +142,13 @@ Result<std::vector<ConntrackTuple>> Conntrack::find_icmp(const ConntrackTuple& t
 
 ConntrackOutcome Conntrack::write(std::span<const ConntrackRequest> requests) {
   ConntrackOutcome outcome;
-  std::vector<std::size_t> todo;
+  std::vector<std::size_t> pending;
   std::vector<ConntrackRequest> icmp;
   std::vector<std::size_t> icmp_index;
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const ConntrackTuple& tuple = requests[i].tuple;
     if (!message::is_icmp(tuple.protocol) || tuple.icmp) {
-      todo.push_back(i);
+      pending.push_back(i);
       continue;
     }
     bool any = false;
@@ -169,7 +169,7 @@ ConntrackOutcome Conntrack::write(std::span<const ConntrackRequest> requests) {
     if (!any) outcome.missing.push_back(i);
   }
   std::vector<std::size_t> absent;
-  write_pass(requests, std::move(todo), false, outcome, absent);
+  write_pass(requests, std::move(pending), false, outcome, absent);
   if (!absent.empty()) write_pass(requests, std::move(absent), true, outcome, outcome.missing);
 
   if (!icmp.empty()) {

@@ -70,7 +70,7 @@ class Conntrack {
 
  private:
   explicit Conntrack(NetlinkSocket socket) : socket_(std::move(socket)) {}
-  void write_pass(std::span<const ConntrackRequest> requests, std::vector<std::size_t> todo,
+  void write_pass(std::span<const ConntrackRequest> requests, std::vector<std::size_t> pending,
                   bool reversed, ConntrackOutcome& outcome, std::vector<std::size_t>& absent);
   Result<std::vector<ConntrackTuple>> find_icmp(const ConntrackTuple& tuple);
 

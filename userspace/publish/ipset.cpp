@@ -267,16 +267,16 @@ WriteOutcome Ipset::write(std::uint8_t command, const IpsetSpec& spec,
     for (std::size_t i = range.begin; i < range.end; ++i) out.fail(chosen[i], trouble, cause);
   };
 
-  std::deque<Range> todo;
-  if (!chosen.empty()) todo.push_back({0, chosen.size(), 0});
+  std::deque<Range> pending;
+  if (!chosen.empty()) pending.push_back({0, chosen.size(), 0});
   std::size_t width = kWindow;
   NetlinkBatch batch(kWindow * (message::kMessageBytes + message::kElementBytes));
-  while (!todo.empty()) {
+  while (!pending.empty()) {
     batch.clear();
     std::vector<Sent> window;
     const std::uint32_t sequence = socket_.reserve_sequence(kWindow);
-    while (!todo.empty() && window.size() < width) {
-      Range& next = todo.front();
+    while (!pending.empty() && window.size() < width) {
+      Range& next = pending.front();
       const auto number = static_cast<std::uint32_t>(window.size());
       std::size_t count = 0;
       batch.commit(message::put_elements(batch.tail(), {protocol_, sequence + number}, command,
@@ -284,7 +284,7 @@ WriteOutcome Ipset::write(std::uint8_t command, const IpsetSpec& spec,
                                          next.begin, extras, count));
       window.push_back({{next.begin, next.begin + count, next.repeats}, -1, 0});
       next.begin += count;
-      if (next.begin == next.end) todo.pop_front();
+      if (next.begin == next.end) pending.pop_front();
     }
 
     bool lost = false;
@@ -314,7 +314,7 @@ WriteOutcome Ipset::write(std::uint8_t command, const IpsetSpec& spec,
         else if (range.repeats >= kRepeats && width == 1)
           give_up(range, WriteTrouble::lost, lost_error(spec.name));
         else
-          todo.push_back({range.begin, range.end, range.repeats + 1});
+          pending.push_back({range.begin, range.end, range.repeats + 1});
       } else {
         Error cause = message::error(operation, spec.name, sent.error);
         WriteTrouble trouble = trouble_of(sent.error);
@@ -336,7 +336,7 @@ WriteOutcome Ipset::write(std::uint8_t command, const IpsetSpec& spec,
         if (!worth_trying)
           give_up(rest, trouble, cause);
         else if (rest.begin < rest.end)
-          todo.push_back(rest);
+          pending.push_back(rest);
       }
     }
     // Nothing that is left can fare better.
@@ -344,10 +344,10 @@ WriteOutcome Ipset::write(std::uint8_t command, const IpsetSpec& spec,
     const bool hopeless = trouble == WriteTrouble::gone || trouble == WriteTrouble::denied ||
                           trouble == WriteTrouble::wrong_type || !status.ok() ||
                           refusals >= kFullRefusals;
-    if (hopeless && !todo.empty()) {
+    if (hopeless && !pending.empty()) {
       const Error cause = *out.error;
-      for (const Range& range : todo) give_up(range, trouble, cause);
-      todo.clear();
+      for (const Range& range : pending) give_up(range, trouble, cause);
+      pending.clear();
     }
   }
   return out;

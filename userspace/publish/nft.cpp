@@ -294,13 +294,13 @@ WriteOutcome Nft::write(Change change, const NftSpec& spec, std::span<const SetE
     std::size_t end;
     unsigned repeats;
   };
-  std::vector<Piece> todo;
+  std::vector<Piece> pending;
   for (std::size_t at = 0; at < chosen.size(); at += kTransaction)
-    todo.push_back({at, std::min(at + kTransaction, chosen.size()), 0});
-  std::reverse(todo.begin(), todo.end());
-  while (!todo.empty()) {
-    const Piece piece = todo.back();
-    todo.pop_back();
+    pending.push_back({at, std::min(at + kTransaction, chosen.size()), 0});
+  std::reverse(pending.begin(), pending.end());
+  while (!pending.empty()) {
+    const Piece piece = pending.back();
+    pending.pop_back();
     const auto which =
         std::span<const std::size_t>(chosen).subspan(piece.begin, piece.end - piece.begin);
     std::string text;
@@ -312,31 +312,31 @@ WriteOutcome Nft::write(Change change, const NftSpec& spec, std::span<const SetE
     } else if (code == 0 || code == ERESTART || code == EAGAIN) {
       // Repeating does no harm, whether it was committed or not.
       if (piece.repeats < kRepeats)
-        todo.push_back({piece.begin, piece.end, piece.repeats + 1});
+        pending.push_back({piece.begin, piece.end, piece.repeats + 1});
       else
         give_up(which, ENOBUFS, "the kernel dropped acknowledgements");
     } else if (trouble_of(code) == WriteTrouble::denied) {
       give_up(which, code, text);
-      for (const Piece& rest : todo)
+      for (const Piece& rest : pending)
         give_up(std::span<const std::size_t>(chosen).subspan(rest.begin, rest.end - rest.begin),
                 code, text);
-      todo.clear();
+      pending.clear();
     } else if (code == ENOENT) {
       // The set is gone, or an element expired between the steps of a refresh.
       const auto found = header(spec);
       if (found.ok() && found->has_value() && piece.repeats < kRepeats) {
-        todo.push_back({piece.begin, piece.end, piece.repeats + 1});
+        pending.push_back({piece.begin, piece.end, piece.repeats + 1});
       } else {
         give_up(which, code, text);
-        for (const Piece& rest : todo)
+        for (const Piece& rest : pending)
           give_up(std::span<const std::size_t>(chosen).subspan(rest.begin, rest.end - rest.begin),
                   code, text);
-        todo.clear();
+        pending.clear();
       }
     } else if (which.size() > 1) {
       const std::size_t middle = piece.begin + which.size() / 2;
-      todo.push_back({middle, piece.end, 0});
-      todo.push_back({piece.begin, middle, 0});
+      pending.push_back({middle, piece.end, 0});
+      pending.push_back({piece.begin, middle, 0});
     } else if (change == Change::remove && trouble_of(code) == WriteTrouble::full) {
       // No room to add it first: so it is not there.
       ++out.written;
@@ -344,10 +344,10 @@ WriteOutcome Nft::write(Change change, const NftSpec& spec, std::span<const SetE
       give_up(which, code, text);
       if (trouble_of(code) == WriteTrouble::full) {
         // What is left would fail one by one.
-        for (const Piece& rest : todo)
+        for (const Piece& rest : pending)
           give_up(std::span<const std::size_t>(chosen).subspan(rest.begin, rest.end - rest.begin),
                   code, text);
-        todo.clear();
+        pending.clear();
       }
     }
   }
