@@ -182,9 +182,9 @@ static __always_inline struct l7m_candidate *l7m_find_candidate(const struct l7m
  * Gives the flow a place: its own if it has one, else a free one, else that of the flow which came
  * first. The caller has looked without the lock; another CPU may have been faster.
  */
-static __noinline struct l7m_candidate *l7m_put_candidate(struct l7m_candidate_set *set, __u32 tag,
-							  const struct l7m_key *key,
-							  const struct l7m_candidate *value)
+static __noinline struct l7m_candidate_place *
+l7m_put_candidate(struct l7m_candidate_set *set, __u32 tag, const struct l7m_key *key,
+		  const struct l7m_candidate *value, const struct l7m_flight *flight)
 {
 	struct l7m_candidate_place *place;
 	__u32 i, at, found, evicted = 0;
@@ -217,11 +217,14 @@ static __noinline struct l7m_candidate *l7m_put_candidate(struct l7m_candidate_s
 		evicted = value->last_seen - place->value.last_seen <= L7M_CANDIDATE_LIFE;
 	place->key = *key;
 	place->value = *value;
+	/* The other endpoint has sent nothing yet. */
+	place->flight[value->initiator & 1] = *flight;
+	place->flight[~value->initiator & 1] = (struct l7m_flight){};
 	*(volatile __u32 *)&set->tag[at] = tag | at;
 	bpf_spin_unlock(&set->lock);
 	if (evicted)
 		l7m_count(L7M_COUNT_CANDIDATE_EVICTED, 1);
-	return &place->value;
+	return place;
 }
 
 /* The candidate as it is, and its place given back. Returns 1 if there was one. */
@@ -279,46 +282,124 @@ static __always_inline void l7m_count_verdict(struct l7m_verdict *v, const struc
 	v->last_seen = (__u32)bpf_jiffies64();
 }
 
-/* The flow's first packet. Returns the index of its action. */
-static __noinline __u32 l7m_new_flow(void *ctx, struct l7m_met *met, struct l7m_export *what,
-				     const struct l7m_settings *s, const struct l7m_spot *spot)
+/* The first bytes of the packet's payload, for l7m_flight_wants(). */
+static __noinline void l7m_read_head(l7m_ctx *ctx, struct l7m_met *met)
 {
 	const struct l7m_packet *p = &met->packet;
-	struct l7m_candidate fresh = {};
-	struct l7m_candidate *c;
+	__u32 offset = p->l3_offset + p->l3_length - p->payload, length = p->payload;
+
+	met->head.length = 0;
+	if (offset >= met->readable)
+		return;
+	if (length > met->readable - offset)
+		length = met->readable - offset;
+	if (length > L7M_HEAD)
+		length = L7M_HEAD;
+	if (length && !l7m_copy(ctx, offset, met->head.bytes, length, L7M_HEAD))
+		met->head.length = length;
+}
+
+/* Has the packet's source pay for its handshake. Returns 0 if it has used up its budget. */
+static __noinline int l7m_charge_source(const struct l7m_packet *p, __u32 bytes, __u32 budget)
+{
+	struct l7m_source fresh = {.bytes = bytes};
+	struct l7m_source_key key = {};
+	struct l7m_source *source;
+
+	/* In a replay time does not pass as it did in the capture. */
+	if (l7m_config.flags & L7M_CFG_REPLAY)
+		return 1;
+	key.addr[0] = p->saddr[0];
+	key.addr[1] = p->saddr[1];
+	if (p->version == 4) {
+		key.addr[2] = p->saddr[2];
+		key.addr[3] = p->saddr[3];
+	}
+	fresh.second = (__u32)(bpf_ktime_get_ns() >> 30);
+	source = bpf_map_lookup_elem(&sources, &key);
+	if (!source || source->second != fresh.second) {
+		if (bytes > budget)
+			return 0;
+		bpf_map_update_elem(&sources, &key, &fresh, BPF_ANY);
+		return 1;
+	}
+	if (source->bytes + bytes > budget)
+		return 0;
+	source->bytes += bytes;
+	return 1;
+}
+
+/*
+ * What is to be copied of the packet, with what its source has left to spend: from met->candidate
+ * and met->flight to met->wanted, and the flight's new state.
+ */
+L7M_FUNCTION int l7m_want(l7m_ctx *ctx)
+{
+	struct l7m_met *met = l7m_scratch();
+	const struct l7m_settings *s;
+	const struct l7m_packet *p;
+	__u32 zero = 0;
+
+	s = bpf_map_lookup_elem(&settings, &zero);
+	if (!s || !met)
+		return -1;
+	p = &met->packet;
+	l7m_expect_flight(&met->flight, p);
+	if (s->flight && l7m_flight_asks(&met->flight, p))
+		l7m_read_head(ctx, met);
+	l7m_packet_wanted(&met->candidate, &met->flight, p, &met->head, s, &met->wanted);
+	if (met->wanted.charge && !l7m_charge_source(p, met->wanted.charge, s->flight_budget)) {
+		l7m_count(L7M_COUNT_FLIGHT_REFUSED, 1);
+		l7m_refuse_flight(&met->candidate, p, s, &met->wanted);
+	}
+	return 0;
+}
+
+/* The flow's first packet. Returns the index of its action. */
+static __noinline __u32 l7m_new_flow(l7m_ctx *ctx, struct l7m_met *met,
+				     const struct l7m_settings *s, const struct l7m_spot *spot)
+{
+	struct l7m_export *what = &met->out;
+	const struct l7m_packet *p = &met->packet;
+	struct l7m_candidate *fresh = &met->candidate;
+	struct l7m_candidate_place *place;
 	__u64 number;
 
-	l7m_begin_candidate(&fresh, p, (int)met->sender, s);
-	fresh.last_seen = (__u32)bpf_jiffies64();
-	fresh.id = bpf_get_prandom_u32();
-	fresh.ring = l7m_choose_ring(p, s);
-	fresh.flags |= l7m_closing_flags(p, (int)met->sender);
+	__builtin_memset(fresh, 0, sizeof(*fresh));
+	__builtin_memset(&met->flight, 0, sizeof(met->flight));
+	l7m_begin_candidate(fresh, p, (int)met->sender, s);
+	fresh->last_seen = (__u32)bpf_jiffies64();
+	fresh->id = bpf_get_prandom_u32();
+	fresh->ring = l7m_choose_ring(p, s);
+	fresh->flags |= l7m_closing_flags(p, (int)met->sender);
 	number = l7m_forget_by(met, l7m_find_promise(p, s));
-	fresh.action = (__u32)number;
-	fresh.state = (__u8)(number >> 32);
-	fresh.flags |= (__u8)(number >> 40);
-	l7m_count_packet(&fresh.count, met);
-	what->length = l7m_sample_length(&fresh, p, s);
+	fresh->action = (__u32)number;
+	fresh->state = (__u8)(number >> 32);
+	fresh->flags |= (__u8)(number >> 40);
+	l7m_count_packet(&fresh->count, met);
+	l7m_want(ctx);
+	what->wanted = met->wanted.length;
 	what->flags |= L7M_SAMPLE_FIRST;
 	/* As if the copy had gone out: it nearly always does, and a second look-up is saved. */
-	l7m_count_sample(&fresh, p, s);
-	number = l7m_forget_by(met, (__u64)fresh.sampled << 8 | fresh.whole);
-	fresh.whole = (__u8)number;
-	fresh.sampled = (__u8)(number >> 8);
-	what->sampled = fresh.sampled;
-	if (fresh.sampled >= fresh.packets)
+	l7m_count_sample(fresh, &met->flight, p, &met->wanted, s);
+	number = l7m_forget_by(met, (__u64)fresh->sampled << 8 | fresh->whole);
+	fresh->whole = (__u8)number;
+	fresh->sampled = (__u8)(number >> 8);
+	what->sampled = fresh->sampled;
+	if (fresh->sampled >= fresh->packets)
 		what->flags |= L7M_SAMPLE_LAST;
-	c = l7m_put_candidate(spot->set, spot->tag, &what->key, &fresh);
+	place = l7m_put_candidate(spot->set, spot->tag, &what->key, fresh, &met->flight);
 	l7m_count(L7M_COUNT_NEW_FLOW, 1);
 	if (s->flags & L7M_SET_PAUSED)
 		l7m_count(L7M_COUNT_PAUSED, 1);
-	else if (!l7m_export(ctx, what, met, &fresh))
-		return fresh.action;
-	if (c) {
-		c->first_sent = 0;
-		c->sampled = 0;
+	else if (!l7m_export(ctx))
+		return fresh->action;
+	if (place) {
+		place->value.first_sent = 0;
+		place->value.sampled = 0;
+		place->flight[met->sender & 1].copied = 0;
 	}
-	return fresh.action;
+	return fresh->action;
 }
 
 /*
@@ -332,9 +413,10 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 	const struct l7m_settings *s;
 	struct l7m_candidate_place *place;
 	struct l7m_candidate *c = 0;
+	struct l7m_flight *f;
 	struct l7m_spot spot;
 	struct l7m_verdict *v;
-	struct l7m_export what = {.type = L7M_RECORD_SAMPLE};
+	struct l7m_export *what;
 	__u32 zero = 0, now = (__u32)bpf_jiffies64();
 	__u8 closing;
 
@@ -342,15 +424,18 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 	if (!s || !met)
 		return 0;
 	p = &met->packet;
-	met->sender = (__u32)l7m_make_key(p, &what.key);
+	what = &met->out;
+	what->type = L7M_RECORD_SAMPLE;
+	what->flags = 0;
+	met->sender = (__u32)l7m_make_key(p, &what->key);
 	if (p->tcp_flags & L7M_TCP_FIN)
-		what.flags |= L7M_SAMPLE_FIN;
+		what->flags |= L7M_SAMPLE_FIN;
 	if (p->tcp_flags & L7M_TCP_RST)
-		what.flags |= L7M_SAMPLE_RST;
+		what->flags |= L7M_SAMPLE_RST;
 
 	if (!l7m_find_spot(met->hash, &spot))
 		return 0;
-	place = l7m_find_place(spot.set, spot.tag, &what.key);
+	place = l7m_find_place(spot.set, spot.tag, &what->key);
 	if (place)
 		c = &place->value;
 	/* Signed: another CPU may have stamped it a tick later than our `now`. In a replay time
@@ -365,12 +450,12 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 		 * Userspace writes the verdict before it takes the candidate out: where both were
 		 * missed, it did so in between, and the flow is not new.
 		 */
-		v = p->tcp_flags & L7M_TCP_SYN ? 0 : l7m_verdict_of(&what.key);
+		v = p->tcp_flags & L7M_TCP_SYN ? 0 : l7m_verdict_of(&what->key);
 		if (v) {
 			l7m_count_verdict(v, met);
 			return v->action;
 		}
-		return l7m_new_flow(ctx, met, &what, s, &spot);
+		return l7m_new_flow(ctx, met, s, &spot);
 	}
 	c->last_seen = now;
 	if (p->fragment == L7M_FRAGMENT_LATER) {
@@ -381,29 +466,34 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 	l7m_count_packet(&c->count, met);
 	closing = l7m_closing_flags(p, (int)met->sender) & (__u8)~c->flags;
 	c->flags |= closing;
-	what.length = l7m_sample_length(c, p, s);
-	if (what.length == 0) {
+	f = &place->flight[met->sender & 1];
+	met->candidate = *c;
+	met->flight = *f;
+	l7m_want(ctx);
+	*f = met->flight;
+	what->wanted = met->wanted.length;
+	if (what->wanted == 0) {
 		if (!closing || !l7m_is_closed(c->flags) || (c->flags & L7M_FLOW_BARRED))
 			return c->action;
-		what.type = L7M_RECORD_NOTICE;
+		what->type = L7M_RECORD_NOTICE;
 	}
 	if (s->flags & L7M_SET_PAUSED) {
 		l7m_count(L7M_COUNT_PAUSED, 1);
 		return c->action;
 	}
-	if (what.type == L7M_RECORD_SAMPLE) {
+	if (what->type == L7M_RECORD_SAMPLE) {
 		/* Two CPUs may both pass here for one flow: a packet more is copied, no harm. */
 		if (!c->first_sent)
-			what.flags |= L7M_SAMPLE_FIRST;
-		what.sampled = l7m_sampled_with(c, p);
-		if (what.sampled >= c->packets)
-			what.flags |= L7M_SAMPLE_LAST;
-		if (!l7m_export(ctx, &what, met, c))
-			l7m_count_sample(c, p, s);
+			what->flags |= L7M_SAMPLE_FIRST;
+		what->sampled = l7m_sampled_with(c, p, &met->wanted);
+		if (what->sampled >= c->packets)
+			what->flags |= L7M_SAMPLE_LAST;
+		if (!l7m_export(ctx))
+			l7m_count_sample(c, f, p, &met->wanted, s);
 		return c->action;
 	}
-	what.sampled = c->sampled;
-	l7m_export(ctx, &what, met, c);
+	what->sampled = c->sampled;
+	l7m_export(ctx);
 	return c->action;
 }
 

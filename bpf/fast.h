@@ -226,6 +226,7 @@ L7M_FUNCTION __u64 l7m_missed(l7m_ctx *ctx, __u32 hook, __u32 l3_offset, __u64 h
 	p->fragment_id = 0;
 	p->tcp_flags = 0;
 	p->handshake = 0;
+	p->sequence = 0;
 	if (h[0] >> 4 == 4) {
 		t = h + 20;
 		room = l7m_load16(h + 2) - 20U;
@@ -258,6 +259,7 @@ L7M_FUNCTION __u64 l7m_missed(l7m_ctx *ctx, __u32 hook, __u32 l3_offset, __u64 h
 		if (t + 20 > c.end)
 			return L7M_NO_ACTION;
 		p->tcp_flags = t[13];
+		p->sequence = l7m_tcp_sequence(t);
 		header = (__u32)(t[12] >> 4) * 4;
 	}
 	p->payload = header <= room ? room - header : 0;

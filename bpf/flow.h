@@ -18,29 +18,34 @@
 /* A SYN on a closed flow's five-tuple: tells userspace what the old one counted and forgets it. */
 static __noinline int l7m_reopen(l7m_ctx *ctx, struct l7m_met *met, const struct l7m_verdict *v)
 {
-	struct l7m_export what = {.type = L7M_RECORD_REOPEN};
-	struct l7m_candidate old = {};
+	struct l7m_export *what = &met->out;
+	struct l7m_candidate *old = &met->candidate;
 	const struct l7m_settings *s;
 	__u32 zero = 0;
 
 	s = bpf_map_lookup_elem(&settings, &zero);
 	if (!s)
 		return 0;
-	l7m_make_key(&met->packet, &what.key);
-	old.count = v->count;
-	old.action = v->action;
-	old.initiator = v->initiator;
-	old.flags = v->flags;
-	old.ring = l7m_choose_ring(&met->packet, s);
+	what->type = L7M_RECORD_REOPEN;
+	what->flags = 0;
+	what->wanted = 0;
+	what->sampled = 0;
+	l7m_make_key(&met->packet, &what->key);
+	__builtin_memset(old, 0, sizeof(*old));
+	old->count = v->count;
+	old->action = v->action;
+	old->initiator = v->initiator;
+	old->flags = v->flags;
+	old->ring = l7m_choose_ring(&met->packet, s);
 	if (!(s->flags & L7M_SET_PAUSED))
-		l7m_export(ctx, &what, met, &old);
+		l7m_export(ctx);
 	if (met->packet.version == 4) {
 		struct l7m_key4 key4;
 
-		l7m_key_to_v4(&what.key, &key4);
+		l7m_key_to_v4(&what->key, &key4);
 		bpf_map_delete_elem(&flows4, &key4);
 	} else {
-		bpf_map_delete_elem(&flows6, &what.key);
+		bpf_map_delete_elem(&flows6, &what->key);
 	}
 	l7m_count(L7M_COUNT_REOPENED, 1);
 	return 0;

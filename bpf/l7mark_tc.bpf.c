@@ -27,7 +27,10 @@ static __always_inline void l7m_meet(struct __sk_buff *skb, __u32 hook, struct l
 	const struct l7m_packet *p = &met->packet;
 
 	met->hook = hook;
-	met->frame = skb->len;
+	met->readable = skb->len;
+	met->frame = met->readable;
+	if (l7m_config.flags & L7M_CFG_REPLAY)
+		met->frame = l7m_replayed_frame(skb->wire_len);
 	met->ifindex = skb->ifindex;
 	met->segments = skb->gso_segs ? skb->gso_segs : 1;
 	met->bytes =
@@ -100,6 +103,8 @@ static __always_inline int l7m_tc(struct __sk_buff *skb, __u32 hook)
 	}
 	slow = fast.missed ? l7m_missed(skb, hook, fast.l3_offset, fast.hash)
 			   : l7m_slow_path(skb, hook);
+	if (l7m_has_rest())
+		l7m_export_rest(skb);
 	if ((__u32)slow == L7M_NO_ACTION)
 		return TC_ACT_UNSPEC;
 	return l7m_apply(skb, (__u32)slow, (__u32)(slow >> 32));

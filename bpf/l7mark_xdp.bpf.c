@@ -23,6 +23,7 @@ static __always_inline void l7m_meet(struct xdp_md *ctx, __u32 hook, struct l7m_
 {
 	met->hook = hook;
 	met->frame = l7m_frame(ctx);
+	met->readable = met->frame;
 	met->bytes = met->frame;
 	met->segments = 1;
 	met->ifindex = ctx->ingress_ifindex;
@@ -104,6 +105,10 @@ static __always_inline int l7m_xdp(struct xdp_md *ctx, int hand_over)
 		found = l7m_missed(ctx, L7M_HOOK_L2 | L7M_HOOK_COUNT, fast.l3_offset, fast.hash);
 	} else {
 		found = l7m_slow_path(ctx, L7M_HOOK_L2 | L7M_HOOK_COUNT);
+	}
+	if (!fast.verdict && l7m_has_rest()) {
+		found = l7m_forget(found);
+		l7m_export_rest(ctx);
 	}
 	index = (__u32)found;
 	if (index == L7M_NO_ACTION)

@@ -79,6 +79,14 @@ struct {
 	__type(value, struct l7m_fragment);
 } fragments SEC(".maps");
 
+/* What sources of handshakes have cost of late. Programs write; the oldest goes when full. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, L7M_SOURCES);
+	__type(key, struct l7m_source_key);
+	__type(value, struct l7m_source);
+} sources SEC(".maps");
+
 /* The clients' side. Userspace writes, programs read where there is more than one ring. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);

@@ -37,6 +37,7 @@ L7M_FUNCTION __u64 l7m_parser_step(l7m_ctx *ctx, __u64 walk);
 L7M_FUNCTION __u64 l7m_parser_link(l7m_ctx *ctx);
 L7M_FUNCTION __u64 l7m_parser_tunnel(l7m_ctx *ctx, __u64 behind);
 #include <l7mark/parse.h>
+#include <l7mark/sampling.h>
 
 static __always_inline void l7m_cursor_of(l7m_ctx *ctx, struct l7m_cursor *c)
 {
@@ -75,17 +76,36 @@ L7M_FUNCTION __u64 l7m_parser_tunnel(l7m_ctx *ctx, __u64 behind)
 #define L7M_HOOK_EGRESS 0x02
 #define L7M_HOOK_COUNT	0x04 /* count and sample; not set where it has been done before */
 
+/* A record that goes to userspace: in the scratch entry, because the stack of 512 bytes is short.
+ */
+struct l7m_export {
+	struct l7m_key key;
+	__u16 type;
+	__u16 flags;
+	__u32 wanted;  /* bytes of the frame to copy, 0 for none */
+	__u32 offset;  /* of them in this record: where they begin... */
+	__u32 length;  /* ...and how many */
+	__u32 sampled; /* payload packets copied with this one */
+	__u32 rest;    /* where what l7m_export_rest() is to copy ends; 0: nothing */
+};
+
 struct l7m_met {
 	struct l7m_packet packet;
 	__u64 cell;	/* of l7m_forget_by() */
 	__u64 hash;	/* l7m_candidate_hash() of the key, where there is no verdict */
 	__u64 bytes;	/* of frame, with each segment's headers */
 	__u32 segments; /* that a GRO packet holds, else 1 */
-	__u32 frame;	/* readable bytes of the frame */
+	__u32 frame;	/* bytes of the frame */
+	__u32 readable; /* of them those that are there: in a replay long packets are cut */
 	__u32 ifindex;
-	__u32 hook;   /* L7M_HOOK_* */
-	__u32 sender; /* endpoint 0 or 1 */
-	__u32 reserved;
+	__u32 hook;		  /* L7M_HOOK_* */
+	__u32 sender;		  /* endpoint 0 or 1 */
+	struct l7m_head head;	  /* of the payload, once it was asked for */
+	struct l7m_wanted wanted; /* what is copied of it... */
+	struct l7m_export out;	  /* ...and how it is told */
+	/* The flow's state, as it was found: what goes to global functions goes this way. */
+	struct l7m_candidate candidate;
+	struct l7m_flight flight;
 };
 
 /* Programs do not nest on a CPU: softirqs are off at every hook. */

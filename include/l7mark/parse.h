@@ -97,6 +97,7 @@ struct l7m_packet {
 	__u32 l3_length; /* bytes of that IP packet, by its header */
 	__u32 payload;	 /* bytes after the transport header, 0 for later fragments */
 	__u32 handshake; /* 1 if the payload may begin a TLS, DTLS or QUIC handshake */
+	__u32 sequence;	 /* TCP: sequence number of the first byte of payload, host order */
 };
 
 /*
@@ -576,6 +577,12 @@ static __always_inline __u32 l7m_may_be_handshake(struct l7m_cursor *c, __u8 pro
 	return !h || h[0] == 0x16 || (protocol == L7M_PROTO_UDP && (h[0] & 0xc0) == 0xc0);
 }
 
+/* Where the payload behind a TCP header begins in its stream: a SYN takes a number of its own. */
+static __always_inline __u32 l7m_tcp_sequence(const __u8 *tcp)
+{
+	return L7M_NTOH32(l7m_load_be32(tcp + 4)) + (tcp[13] & L7M_TCP_SYN ? 1 : 0);
+}
+
 /* Transport header on the cursor; `length` is what the IP header leaves for it. */
 static __always_inline int l7m_parse_transport(struct l7m_cursor *c, struct l7m_packet *p,
 					       __u32 length, __u32 options)
@@ -593,6 +600,7 @@ static __always_inline int l7m_parse_transport(struct l7m_cursor *c, struct l7m_
 		p->sport = l7m_load_be16(h);
 		p->dport = l7m_load_be16(h + 2);
 		p->tcp_flags = h[13];
+		p->sequence = l7m_tcp_sequence(h);
 		header = (__u32)(h[12] >> 4) * 4;
 		p->payload = header <= length ? length - header : 0;
 		c->offset += header;

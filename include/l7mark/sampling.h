@@ -4,12 +4,14 @@
  * kernel and `l7mark classify --path user`.
  *
  * nDPI needs the flow's first packet, whatever it is, and then packets with payload; bare ACKs tell
- * it nothing. The first few are wanted whole: a ClientHello spans segments, and QUIC's first
- * datagram is authenticated to its last byte.
+ * it nothing. The first few are wanted whole: certificates span segments, and QUIC's first datagram
+ * is authenticated to its last byte. A handshake's first flight is wanted whole by rules of its own
+ * (flight.h).
  */
 #ifndef L7MARK_SAMPLING_H
 #define L7MARK_SAMPLING_H
 
+#include <l7mark/flight.h>
 #include <l7mark/parse.h>
 
 /* A fresh candidate for the packet that begins a flow; `count` stays at zero. */
@@ -89,21 +91,73 @@ static __always_inline __u32 l7m_sample_length(const struct l7m_candidate *c,
 	return s->snaplen;
 }
 
-/* What `sampled` will be once this packet has been copied. */
-static __always_inline __u8 l7m_sampled_with(const struct l7m_candidate *c,
-					     const struct l7m_packet *p)
+/* What is to be copied of a packet. */
+struct l7m_wanted {
+	__u32 length;	 /* bytes of the frame, 0 for none; may be more than the frame has */
+	__u32 flight;	 /* bytes of payload that belong to the sender's first flight */
+	__u32 continued; /* 1: it goes on with a flight, and is no packet of the flow's number */
+	__u32 charge;	 /* bytes of `length` that the source's budget pays for */
+};
+
+/* The same packet without its part in a flight: the source's budget is used up. */
+static __always_inline void l7m_refuse_flight(const struct l7m_candidate *c,
+					      const struct l7m_packet *p,
+					      const struct l7m_settings *s, struct l7m_wanted *out)
 {
-	return p->payload && c->sampled < 255 ? c->sampled + 1 : c->sampled;
+	out->length = l7m_sample_length(c, p, s);
+	out->flight = 0;
+	out->continued = 0;
+	out->charge = 0;
 }
 
-static __always_inline void l7m_count_sample(struct l7m_candidate *c, const struct l7m_packet *p,
+/*
+ * By both rules: those of l7m_sample_length(), and of the sender's first flight all that is wanted,
+ * of which only the first packet counts. So a hello cut into forty segments leaves the others of
+ * the flow's packets for the server's answer.
+ */
+static __always_inline void l7m_packet_wanted(const struct l7m_candidate *c, struct l7m_flight *f,
+					      const struct l7m_packet *p,
+					      const struct l7m_head *head,
+					      const struct l7m_settings *s, struct l7m_wanted *out)
+{
+	__u32 reach, flight;
+
+	l7m_refuse_flight(c, p, s, out);
+	if (!s->flight || (c->flags & L7M_FLOW_BARRED))
+		return;
+	flight = l7m_flight_wants(f, p, head, s->flight);
+	if (!flight)
+		return;
+	reach = p->l3_offset + p->l3_length - p->payload + flight;
+	out->flight = flight;
+	if (f->copied) {
+		out->continued = 1;
+		out->charge = out->length = reach;
+	} else if (reach > out->length) {
+		out->charge = reach - out->length;
+		out->length = reach;
+	}
+}
+
+/* What `sampled` will be once this packet has been copied. */
+static __always_inline __u8 l7m_sampled_with(const struct l7m_candidate *c,
+					     const struct l7m_packet *p,
+					     const struct l7m_wanted *wanted)
+{
+	return p->payload && !wanted->continued && c->sampled < 255 ? c->sampled + 1 : c->sampled;
+}
+
+static __always_inline void l7m_count_sample(struct l7m_candidate *c, struct l7m_flight *f,
+					     const struct l7m_packet *p,
+					     const struct l7m_wanted *wanted,
 					     const struct l7m_settings *s)
 {
 	c->first_sent = 1;
-	if (!p->payload)
+	f->copied += (__u16)wanted->flight;
+	if (!p->payload || wanted->continued)
 		return;
 	c->whole = l7m_wanted_whole(c, p, s);
-	c->sampled = l7m_sampled_with(c, p);
+	c->sampled = l7m_sampled_with(c, p, wanted);
 }
 
 #endif /* L7MARK_SAMPLING_H */

@@ -31,8 +31,18 @@
 #define L7M_MAX_ACTIONS	       16384
 #define L7M_MAX_RINGS	       64
 
-/* Longest part of a frame that is ever copied, bytes. */
+/* Longest part of a frame in one record of a ring buffer, bytes. */
 #define L7M_MAX_SNAPLEN 4096
+
+/*
+ * Longest part of a side's first flight that is ever copied, bytes of payload: one TLS record's
+ * limit (RFC 8446, 5.1). A packet of that many bytes and its headers takes so many records.
+ */
+#define L7M_MAX_FLIGHT 16384
+#define L7M_MAX_PARTS  5
+
+/* Sources whose handshakes are counted against a budget at a time. */
+#define L7M_SOURCES 16384
 
 /*
  * A five-tuple in canonical form: both directions of a flow have one key. Endpoint 0 is the one
@@ -123,6 +133,26 @@ struct l7m_candidate {
 L7M_ASSERT_SIZE(struct l7m_candidate, 56);
 
 /*
+ * How far one endpoint's first flight is copied: sampling.h has the rules. In the place of a
+ * candidate, beside its value, because userspace never asks for it.
+ */
+enum l7m_flight_state {
+	L7M_FLIGHT_NONE = 0, /* no payload yet, and no SYN that tells where it begins */
+	L7M_FLIGHT_EXPECTED, /* the SYN was seen: `begin` is known */
+	L7M_FLIGHT_OPEN,     /* a handshake: copied up to `length` */
+	L7M_FLIGHT_DONE,     /* TCP, and no TLS handshake */
+};
+
+struct l7m_flight {
+	__u32 begin;  /* TCP: sequence number of the first byte of payload, host order */
+	__u16 length; /* TCP, once open: bytes from `begin` that are wanted */
+	__u16 copied; /* bytes of payload copied so far, repeated ones too */
+	__u8 state;   /* enum l7m_flight_state */
+	__u8 reserved[3];
+};
+L7M_ASSERT_SIZE(struct l7m_flight, 12);
+
+/*
  * An entry of map `candidates`, an array: a flow has its set by its key's hash (candidates.h), and
  * takes any of the places there; if none is free, that of the flow which came first. No list is
  * kept in order for that, as an LRU hash does: that was about half of what a new flow cost. The
@@ -137,7 +167,7 @@ struct l7m_candidate_place {
 	__u64 reserved;
 	/* ...and, from value.count on, one that they write. */
 	struct l7m_candidate value;
-	__u64 reserved2[3];
+	struct l7m_flight flight[2]; /* by endpoint */
 };
 L7M_ASSERT_SIZE(struct l7m_candidate_place, 128);
 
@@ -241,9 +271,24 @@ struct l7m_settings {
 	__u32 mark_mask;     /* bits of skb->mark that any class sets: key of map `marks` */
 	__u32 whole_plain;   /* as `whole`, of flows that begin with no TLS or QUIC handshake */
 	__u32 seed;	     /* of l7m_candidate_hash(); userspace writes it once */
+	__u32 flight; /* bytes of a side's first flight, at most L7M_MAX_FLIGHT; 0: as other packets
+		       */
+	__u32 flight_budget; /* bytes a second of one source's flights beyond what `whole` copies */
 	__u32 reserved;
 };
-L7M_ASSERT_SIZE(struct l7m_settings, 40);
+L7M_ASSERT_SIZE(struct l7m_settings, 48);
+
+/* Map `sources`: what one source's first flights have cost of late. */
+struct l7m_source_key {
+	__be32 addr[4]; /* IPv6: the upper 64 bits, because a host has a whole /64 to send from */
+};
+L7M_ASSERT_SIZE(struct l7m_source_key, 16);
+
+struct l7m_source {
+	__u32 second; /* CLOCK_MONOTONIC in units of 2^30 ns, 1.07 s */
+	__u32 bytes;  /* copied in it */
+};
+L7M_ASSERT_SIZE(struct l7m_source, 8);
 
 /* First member of every ring-buffer record. */
 enum l7m_record_type {
@@ -280,9 +325,16 @@ struct l7m_sample {
 	__u8 egress;	      /* 1 if it left by the interface */
 	__u8 l2;	      /* 1 if data[] begins with an Ethernet header */
 	__u16 vlan;	      /* outermost VLAN id in the frame, 0 for none */
-	__u8 data[];	      /* the frame from its start */
+	/*
+	 * A packet of which more than L7M_MAX_SNAPLEN bytes are wanted comes in several records.
+	 * They follow each other, but for records of other CPUs; a later one may be missing.
+	 */
+	__u16 offset;	/* of data[] in the frame */
+	__u16 wanted;	/* bytes of the frame in all records of this packet */
+	__u32 sequence; /* TCP: sequence number of the first byte of payload, host order */
+	__u8 data[];	/* the frame from `offset` on */
 };
-L7M_ASSERT_SIZE(struct l7m_sample, 120);
+L7M_ASSERT_SIZE(struct l7m_sample, 128);
 
 /*
  * One edit of program `l7mark_edit`, which userspace runs over an array of them in order to change
@@ -389,6 +441,8 @@ L7M_ASSERT_SIZE(struct l7m_meta, 16);
 	X(RING_MISSING, "ring_missing", "samples not taken: no such ring buffer")                  \
 	X(PAUSED, "paused", "samples not taken: no worker attached")                               \
 	X(COPY_FAILED, "copy_failed", "samples not taken: the packet's bytes could not be read")   \
+	X(FLIGHT_REFUSED, "flights_refused",                                                       \
+	  "handshake packets copied in part: the source's budget was used up")                     \
 	X(CANDIDATE_EVICTED, "candidates_evicted", "candidates that made way for newer flows")     \
 	X(BY_SERVICE, "provisional_by_service", "flows marked at once by service memory")          \
 	X(BY_HINT, "provisional_by_hint", "flows marked at once by a DNS hint")                    \

@@ -18,8 +18,8 @@
 namespace l7mark {
 namespace {
 
-// What a program run takes of a packet on every kernel: a page less its overhead. Headers and all
-// that is ever copied fit; the length on the wire goes beside it.
+// What a program run takes of a packet on every kernel: a page less its overhead. All headers fit;
+// the length on the wire goes beside it, and complete() adds what is wanted beyond.
 constexpr std::size_t kMaxRun = 3072;
 
 struct RingBuffer {
@@ -42,7 +42,8 @@ struct KernelPath::State : ClassifierSink {
   std::unordered_map<FlowKey, std::pair<std::uint64_t, std::uint64_t>> excess;
   std::uint32_t parse = 0;
   SamplingConfig sampling;
-  std::uint64_t time_ns = 0;  // of the packet under way
+  std::uint64_t time_ns = 0;            // of the packet under way
+  std::span<const std::uint8_t> frame;  // its bytes
   std::vector<std::byte> record;
   std::optional<Error> failure;  // of a callback: the first
 
@@ -117,12 +118,24 @@ struct KernelPath::State : ClassifierSink {
         flows.push_back(std::move(flow));
       }
       if (head.type == L7M_RECORD_SAMPLE) {
+        complete(head);
         CaptureFlow& flow = flows[place->second];
         ++flow.sampled_packets;
         flow.sampled_bytes += head.captured;
       }
     }
     if (!classifiers[ring]->take(record)) fail(Error{"read", "a sample", 0, "it is malformed"});
+  }
+
+  // A run takes less of a packet than may be wanted of it: the capture has the rest.
+  void complete(l7m_sample& head) {
+    const std::size_t whole = std::min<std::size_t>(head.wanted, frame.size());
+    if (head.captured >= whole) return;
+    record.resize(sizeof(head));
+    const auto bytes = std::as_bytes(frame.first(whole));
+    record.insert(record.end(), bytes.begin(), bytes.end());
+    head.captured = static_cast<std::uint32_t>(whole);
+    std::memcpy(record.data(), &head, sizeof(head));
   }
 
   static int on_record(void* context, void* data, std::size_t size) {
@@ -210,6 +223,7 @@ Result<KernelPath> KernelPath::make(const PathOptions& options, std::uint32_t ex
 Status KernelPath::packet(const CapturedPacket& captured) {
   State& state = *state_;
   state.time_ns = captured.time_ns;
+  state.frame = captured.frame;
   __sk_buff context{};
   context.wire_len =
       std::min(std::max(captured.bytes, static_cast<std::uint32_t>(captured.frame.size())),

@@ -32,6 +32,7 @@ struct PathOptions {
     out.whole_plain = sampling.whole_plain;
     out.snaplen = sampling.snaplen;
     out.whole_snaplen = sampling.whole_snaplen;
+    out.flight = sampling.handshake;
     out.rings = rings;
     return out;
   }

@@ -25,11 +25,23 @@ bool is_inside(const std::vector<Prefix>& prefixes, const __be32 (&address)[4]) 
                      [&](const Prefix& prefix) { return prefix.contains(plain); });
 }
 
+// The first bytes of the payload that the capture has.
+l7m_head head_of(const CapturedPacket& captured, const l7m_packet& packet) {
+  l7m_head head{};
+  const std::size_t offset = std::size_t{packet.l3_offset} + packet.l3_length - packet.payload;
+  if (packet.payload == 0 || offset >= captured.frame.size()) return head;
+  head.length = static_cast<std::uint32_t>(
+      std::min<std::size_t>({L7M_HEAD, packet.payload, captured.frame.size() - offset}));
+  std::memcpy(head.bytes, captured.frame.data() + offset, head.length);
+  return head;
+}
+
 }  // namespace
 
 struct UserPath::State : ClassifierSink {
   struct Entry {
     l7m_candidate candidate{};
+    l7m_flight flight[2]{};
     std::size_t flow = 0;  // index into `flows`
     bool decided = false;
   };
@@ -83,6 +95,8 @@ struct UserPath::State : ClassifierSink {
     head.sampled = entry.candidate.sampled;
     head.l2 = 1;
     head.vlan = packet.vlan;
+    head.wanted = static_cast<std::uint16_t>(length);
+    head.sequence = packet.sequence;
     record.resize(sizeof(head) + length);
     std::memcpy(record.data(), &head, sizeof(head));
     if (length != 0) std::memcpy(record.data() + sizeof(head), captured.frame.data(), length);
@@ -162,15 +176,19 @@ Status UserPath::packet(const CapturedPacket& captured) {
   std::uint16_t flags = fresh ? L7M_SAMPLE_FIRST : 0;
   if ((packet.tcp_flags & L7M_TCP_FIN) != 0) flags |= L7M_SAMPLE_FIN;
   if ((packet.tcp_flags & L7M_TCP_RST) != 0) flags |= L7M_SAMPLE_RST;
-  const std::uint32_t wanted = l7m_sample_length(&candidate, &packet, &state.settings);
-  if (wanted == 0) {
+  l7m_flight& flight = entry.flight[sender];
+  l7m_expect_flight(&flight, &packet);
+  const l7m_head head = head_of(captured, packet);
+  l7m_wanted wanted{};
+  l7m_packet_wanted(&candidate, &flight, &packet, &head, &state.settings, &wanted);
+  if (wanted.length == 0) {
     if (closing != 0 && l7m_is_closed(candidate.flags) != 0)
       state.sample(captured, packet, key, entry, L7M_RECORD_NOTICE, flags, 0, sender);
     return success();
   }
   const auto length =
-      std::min<std::uint32_t>(wanted, static_cast<std::uint32_t>(captured.frame.size()));
-  l7m_count_sample(&candidate, &packet, &state.settings);
+      std::min<std::uint32_t>(wanted.length, static_cast<std::uint32_t>(captured.frame.size()));
+  l7m_count_sample(&candidate, &flight, &packet, &wanted, &state.settings);
   if (candidate.sampled >= candidate.packets) flags |= L7M_SAMPLE_LAST;
   ++flow.sampled_packets;
   flow.sampled_bytes += length;

@@ -47,6 +47,12 @@ struct SamplingConfig {
   std::uint8_t whole_plain = 2;  // the same of flows that begin with no TLS or QUIC handshake
   std::uint32_t snaplen = 128;
   std::uint32_t whole_snaplen = 1600;
+  // Bytes of each side's first flight of TLS, DTLS or QUIC, whatever its packets: a post-quantum
+  // ClientHello is 1.7 to 1.9 kB, and no TLS record is longer than this.
+  std::uint32_t handshake = L7M_MAX_FLIGHT;
+  // Bytes a second that one source's flights may have copied beyond what the numbers above allow:
+  // the second segments of some 2,000 hellos of today's browsers.
+  std::uint32_t handshake_budget = 1U << 20;
   std::uint32_t idle_timeout = 3;  // seconds without a packet after which a flow is given up
   std::vector<SamplingOverride> overrides;
 

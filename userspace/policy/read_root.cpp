@@ -96,6 +96,8 @@ constexpr Field<SamplingConfig> kSamplingFields[] = {
     {"snaplen", read_u32<64, L7M_MAX_SNAPLEN, SamplingConfig, &SamplingConfig::snaplen>},
     {"whole_snaplen",
      read_u32<64, L7M_MAX_SNAPLEN, SamplingConfig, &SamplingConfig::whole_snaplen>},
+    {"handshake", read_u32<0, L7M_MAX_FLIGHT, SamplingConfig, &SamplingConfig::handshake>},
+    {"handshake_budget", read_u32<0, 1U << 30, SamplingConfig, &SamplingConfig::handshake_budget>},
     {"idle_timeout", read_u32<1, 3600, SamplingConfig, &SamplingConfig::idle_timeout>},
     {"overrides", read_overrides},
 };
