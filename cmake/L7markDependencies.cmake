@@ -13,6 +13,7 @@ pkg_check_modules(libnftnl REQUIRED IMPORTED_TARGET libnftnl)
 pkg_check_modules(libpcap REQUIRED IMPORTED_TARGET libpcap)
 pkg_check_modules(libcapng REQUIRED IMPORTED_TARGET libcap-ng)
 pkg_check_modules(libseccomp REQUIRED IMPORTED_TARGET libseccomp)
+pkg_check_modules(nettle REQUIRED IMPORTED_TARGET nettle)
 
 # NDPI_ROOT chooses another nDPI by the prefix that it was installed to. Its pkg-config file is only
 # asked for what a static library needs besides: it may tell of another prefix (DESTDIR), and where
