@@ -17,11 +17,3 @@ function(l7mark_library name)
   add_library(l7mark_${name} STATIC ${sources})
   target_link_libraries(l7mark_${name} PUBLIC l7mark_flags ${ARGN})
 endfunction()
-
-# l7mark_unit_test(NAME [LIBS...]): selftests/unit/NAME_test.cpp as a ctest case.
-function(l7mark_unit_test name)
-  add_executable(${name}_test ${name}_test.cpp)
-  target_link_libraries(${name}_test PRIVATE l7mark_flags ${ARGN} GTest::gtest GTest::gmock
-    GTest::gtest_main)
-  add_test(NAME unit.${name} COMMAND ${name}_test)
-endfunction()
