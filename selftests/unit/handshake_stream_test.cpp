@@ -328,6 +328,14 @@ TEST(TlsStream, SecondHelloInManyRecordsAndLater) {
     ASSERT_EQ(stream.state(), expected) << i;
   }
   EXPECT_EQ(name_of(stream), "b.example");
+  // The other way round: many records, then one.
+  const Bytes many = records(without_header(first), 7);
+  TlsStream other;
+  other.add(kFirst, many);
+  EXPECT_EQ(name_of(other), "a.example");
+  other.next();
+  other.add(kFirst + static_cast<std::uint32_t>(many.size()), hello_record("b.example", 400));
+  EXPECT_EQ(name_of(other), "b.example");
   // A ChangeCipherSpec of another length is none.
   TlsStream wrong;
   wrong.add(kFirst, first);
@@ -416,6 +424,8 @@ TEST(DtlsStream, FirstCopyWinsAndTheConflictIsNoted) {
   stream.add(dtls_fragment(forged, 0, 0, body));
   EXPECT_EQ(name_of(stream), "honest.example");
   EXPECT_TRUE(stream.conflict());
+  stream.next();
+  EXPECT_TRUE(stream.conflict()) << "it is not forgotten";
 
   DtlsStream length;
   length.add(dtls_fragment(hello, 0, 0, 50));
@@ -439,6 +449,12 @@ TEST(DtlsStream, LowerMessageNumberTakesTheHellosPlace) {
   EXPECT_EQ(name_of(stream), "honest.example");
   stream.add(dtls_fragment(forged, 1, 0, forged.size() - 4));
   EXPECT_EQ(name_of(stream), "honest.example");
+
+  // One that is whole already stays.
+  DtlsStream second;
+  second.add(dtls_fragment(hello, 1, 0, hello.size() - 4));
+  second.add(dtls_fragment(forged, 0, 0, 60));
+  EXPECT_EQ(name_of(second), "honest.example");
 }
 
 TEST(DtlsStream, LongerThanTheLimit) {

@@ -156,7 +156,7 @@ std::string ja4_of(const ClientHello& hello, HelloTransport transport) {
   out += hash_of(list_of(ciphers));
   out += '_';
   std::string list = list_of(extensions);
-  if (!list.empty() && !algorithms.empty()) list += '_' + list_of(algorithms);
+  if (!algorithms.empty()) list += '_' + list_of(algorithms);
   out += hash_of(list);
   return out;
 }
