@@ -20,7 +20,7 @@ Bytes copy(std::span<const std::uint8_t> bytes) {
   return {bytes.begin(), bytes.end()};
 }
 
-// What holds in every state.
+// Invariants of every state.
 void check(const TlsStream& stream) {
   const auto there = stream.contiguous();
   if (there.size() > kLimit) abort();

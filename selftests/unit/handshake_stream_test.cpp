@@ -445,8 +445,12 @@ TEST(DtlsStream, LowerMessageNumberTakesTheHellosPlace) {
   EXPECT_EQ(stream.state(), TlsState::not_tls);
   stream.add(dtls_fragment(forged, 3, 0, 60));
   EXPECT_EQ(stream.state(), TlsState::partial);
+  Bytes other = forged;
+  other[20] ^= 1;
+  stream.add(dtls_fragment(other, 3, 0, 60));
   stream.add(dtls_fragment(hello, 0, 0, hello.size() - 4));
   EXPECT_EQ(name_of(stream), "honest.example");
+  EXPECT_TRUE(stream.conflict()) << "it is not forgotten";
   stream.add(dtls_fragment(forged, 1, 0, forged.size() - 4));
   EXPECT_EQ(name_of(stream), "honest.example");
 

@@ -15,8 +15,8 @@ enum class TlsState : std::uint8_t {
   overflow,  // it is longer than the limit
 };
 
-// Most bytes that are kept of one direction. Hellos with post-quantum keys have 1.7 to 1.9 kB; the
-// rest is for what clients may still add, and equals the longest record (RFC 8446, 5.1).
+// Most bytes that are kept of one direction: as many as the longest record has (RFC 8446, 5.1).
+// Hellos with post-quantum keys have 1.7 to 1.9 kB.
 inline constexpr std::size_t kHandshakeLimit = 16384;
 
 }  // namespace l7mark
