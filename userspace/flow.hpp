@@ -36,6 +36,60 @@ enum class FlowState : std::uint8_t {
   return "undecided";
 }
 
+// How sure a flow's own answer is, in the order of growing trust; `none` where it has no answer.
+enum class Confidence : std::uint8_t {
+  none,
+  port,      // guessed by the port
+  address,   // guessed by the server's address
+  cache,     // another flow of the same hosts was this
+  dpi,       // by what its packets say
+  detector,  // by a detector of l7mark's own
+};
+inline constexpr std::uint8_t kConfidences = 6;
+
+[[nodiscard]] constexpr std::string_view to_string(Confidence confidence) {
+  switch (confidence) {
+    case Confidence::none:
+      return "none";
+    case Confidence::port:
+      return "port";
+    case Confidence::address:
+      return "address";
+    case Confidence::cache:
+      return "cache";
+    case Confidence::dpi:
+      return "dpi";
+    case Confidence::detector:
+      return "detector";
+  }
+  return "none";
+}
+
+// Who decided what a flow is taken for; `none` while nobody did.
+enum class Source : std::uint8_t {
+  none,
+  answer,   // what was found in the flow's own packets
+  headers,  // a class that needs nothing but headers
+  service,  // service memory: earlier flows of the client to the same service
+  dns,      // a DNS answer that named the server
+};
+
+[[nodiscard]] constexpr std::string_view to_string(Source source) {
+  switch (source) {
+    case Source::none:
+      return "none";
+    case Source::answer:
+      return "answer";
+    case Source::headers:
+      return "headers";
+    case Source::service:
+      return "service";
+    case Source::dns:
+      return "dns";
+  }
+  return "none";
+}
+
 // Equality and hash over all bytes: keys are zeroed in full wherever they are made.
 struct FlowKey {
   l7m_key raw{};
@@ -58,7 +112,7 @@ struct FlowDetails {
   std::string alpn;         // TLS: ALPN of the client, "h2,http/1.1"
   std::string ja3_client;   // hex MD5
   std::string ja3_server;   // hex MD5
-  std::string ja4_client;   // where this nDPI has it
+  std::string ja4_client;   // of the ClientHello
   std::string tls_cipher;   // name of the suite that the server chose
   std::string tls_subject;  // certificate's subject
   std::string tls_issuer;
@@ -70,6 +124,10 @@ struct FlowDetails {
   std::uint16_t tls_cipher_id = 0;  // IANA number
   std::int64_t tls_not_before = 0;  // seconds since 1970, 0 if not seen
   std::int64_t tls_not_after = 0;
+  bool ech = false;  // the ClientHello has the extension encrypted_client_hello
+
+  // Only a ClientHello that was read whole has a JA4: without one, `ech` says nothing.
+  [[nodiscard]] bool client_hello_seen() const { return ech || !ja4_client.empty(); }
 };
 
 // What is known of a flow for matching. Ports in host byte order, 0 where there are none.
@@ -84,8 +142,8 @@ struct FlowFacts {
   std::uint16_t application = 0;  // nDPI's numbers; 0 for unknown
   std::uint16_t master = 0;       // equals application where there is but one
   std::uint16_t category = 0;
-  std::uint16_t confidence = 0;  // nDPI's ndpi_confidence_t
-  std::uint64_t risks = 0;       // bit per ndpi_risk_enum
+  Confidence confidence = Confidence::none;
+  std::uint64_t risks = 0;  // bit per ndpi_risk_enum, and those of dpi/own_risks.hpp
   std::uint32_t risk_score = 0;
   std::string hostname;  // SNI, HTTP host, DNS query name, …; lower case
   FlowDetails details;
@@ -93,6 +151,8 @@ struct FlowFacts {
   std::uint32_t ifindex = 0;
   std::uint16_t vlan = 0;                           // 0 for none
   std::uint8_t client_mac[6] = {0, 0, 0, 0, 0, 0};  // all 0 if not known
+
+  [[nodiscard]] bool answered() const { return application != 0 || master != 0; }
 };
 
 // An answer of a classifier about one flow.

@@ -131,7 +131,8 @@ bool classify(const Options& options, const std::string& path, const std::string
     row.bytes = object.at("bytes");
     row.sampled_packets = object.at("sampled_packets");
     row.sampled_bytes = object.at("sampled_bytes");
-    row.confidence = object.at("confidence");
+    const auto& confidence = object.at("confidence");
+    row.confidence = confidence.is_null() ? "no answer" : confidence.get<std::string>();
     row.line = line;
     rows.push_back(std::move(row));
   }

@@ -326,28 +326,15 @@ TEST(Record, HasTheKeysInOrder) {
   RecordContext context;
   context.capture = "a.pcap";
   context.class_name = "zoom";
+  context.source = Source::answer;
   context.count = flow.count;
   context.sampled_packets = flow.sampled_packets;
   context.sampled_bytes = flow.sampled_bytes;
   const auto json = to_json(flow.answer, context, names);
-  const std::vector<std::string> wanted{"capture",
-                                        "proto",
-                                        "src",
-                                        "sport",
-                                        "dst",
-                                        "dport",
-                                        "ndpi",
-                                        "application",
-                                        "master",
-                                        "category",
-                                        "confidence",
-                                        "hostname",
-                                        "risks",
-                                        "class",
-                                        "packets",
-                                        "bytes",
-                                        "sampled_packets",
-                                        "sampled_bytes"};
+  const std::vector<std::string> wanted{
+      "capture",     "proto",   "src",      "sport",           "dst",          "dport",    "ndpi",
+      "application", "master",  "category", "source",          "confidence",   "hostname", "risks",
+      "class",       "packets", "bytes",    "sampled_packets", "sampled_bytes"};
   std::vector<std::string> keys;
   for (const auto& item : json.items()) keys.push_back(item.key());
   ASSERT_GE(keys.size(), wanted.size());
@@ -362,9 +349,28 @@ TEST(Record, HasTheKeysInOrder) {
   EXPECT_EQ(json["hostname"], "us04web.zoom.us");
   EXPECT_EQ(json["class"], "zoom");
   EXPECT_EQ(json["packets"], 6);
+  EXPECT_EQ(json["source"], "answer");
+  EXPECT_EQ(json["confidence"], "dpi");
   EXPECT_EQ(json["tls"]["alpn"], "h2");
   EXPECT_EQ(to_json_line(flow.answer, context, names).find('\n'), std::string::npos);
   EXPECT_NE(to_table_row(flow.answer, context, names).find("TLS.Zoom"), std::string::npos);
+}
+
+TEST(Record, WhatIsNotKnownIsNull) {
+  const RecordNames names;
+  Answer answer;
+  auto json = to_json(answer, {}, names);
+  EXPECT_TRUE(json.at("source").is_null());
+  EXPECT_TRUE(json.at("confidence").is_null());
+  EXPECT_FALSE(json.contains("tls"));
+  RecordContext context;
+  context.source = Source::dns;
+  answer.facts.details.ja4_client = "t13d1516h2_8daaf6152771_b186095e22b6";
+  json = to_json(answer, context, names);
+  EXPECT_EQ(json["source"], "dns");
+  EXPECT_EQ(json["tls"]["ech"], false);
+  answer.facts.details.ech = true;
+  EXPECT_EQ(to_json(answer, context, names)["tls"]["ech"], true);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include <fstream>
 
+#include "dpi/own_risks.hpp"
 #include "packets.hpp"
 #include "policy/catalog.hpp"
 
@@ -38,6 +39,7 @@ TEST_F(EngineTest, TlsByServerName) {
   EXPECT_FALSE(engine_.is_guess(flow));
   FlowFacts facts;
   engine_.describe(flow, detection, facts);
+  EXPECT_EQ(facts.confidence, Confidence::dpi);
   EXPECT_EQ(facts.hostname, "us04web.zoom.us");
   EXPECT_EQ(facts.details.alpn, "h2");
   EXPECT_TRUE(facts.details.ja3_client.size() == 32 || !facts.details.ja4_client.empty());
@@ -54,6 +56,7 @@ TEST_F(EngineTest, GuessByPortIsToldApart) {
   FlowFacts facts;
   engine_.describe(flow, detection, facts);
   EXPECT_EQ(facts.application, facts.master);
+  EXPECT_EQ(facts.confidence, Confidence::port);
   EXPECT_TRUE(facts.hostname.empty());
 }
 
@@ -82,6 +85,41 @@ TEST_F(EngineTest, AWeakServerIsARisk) {
   EXPECT_NE(names.find("Weak TLS Cipher"), std::string::npos) << names;
   EXPECT_EQ(facts.details.tls_cipher, "TLS_RSA_WITH_AES_128_CBC_SHA");
   EXPECT_GT(facts.risk_score, 0U);
+}
+
+TEST_F(EngineTest, NoAnswerHasNoConfidence) {
+  EngineFlow flow = engine_.new_flow();
+  Endpoints ends;
+  ends.dport = 40001;
+  feed(flow, tcp(ends, L7M_TCP_SYN, 100, 0));
+  const Detection detection = engine_.give_up(flow);
+  FlowFacts facts;
+  facts.confidence = Confidence::dpi;
+  engine_.describe(flow, detection, facts);
+  EXPECT_FALSE(facts.answered()) << engine_.name(detection);
+  EXPECT_EQ(facts.confidence, Confidence::none);
+}
+
+TEST_F(EngineTest, OwnRisksAreNamedAndScoredAsNdpisAre) {
+  Catalog catalog;
+  engine_.fill(catalog);
+  EXPECT_EQ(catalog.risk("conflicting tcp segments"), kConflictingSegments.bit);
+  EXPECT_EQ(catalog.risk_severity(62), RiskSeverity::high);
+  EXPECT_EQ(catalog.risk(kFullyEncrypted.name), Engine::fully_encrypted_risk());
+  EXPECT_EQ(engine_.risk_name(kConflictingSegments.bit), "Conflicting TCP segments");
+
+  // nDPI gives 100 to a high risk and 50 to a medium one, in all of its versions.
+  EngineFlow flow = engine_.new_flow();
+  FlowFacts facts;
+  engine_.describe(flow, Detection{}, facts);
+  EXPECT_EQ(facts.risk_score, 0U);
+  engine_.add_risk(facts, kConflictingSegments.bit);
+  EXPECT_EQ(facts.risks, std::uint64_t{1} << 62);
+  EXPECT_EQ(facts.risk_score, 100U);
+  engine_.add_risk(facts, kConflictingSegments.bit);
+  EXPECT_EQ(facts.risk_score, 100U) << "the same risk counts once";
+  engine_.add_risk(facts, Engine::fully_encrypted_risk());
+  EXPECT_EQ(facts.risk_score, 150U);
 }
 
 TEST_F(EngineTest, HttpHostAndAgent) {

@@ -52,7 +52,7 @@ Answer answer_with(const FlowKey& key, const std::string& hostname) {
   facts.application = 189;
   facts.master = 91;
   facts.category = 26;
-  facts.confidence = 6;
+  facts.confidence = Confidence::detector;
   facts.risks = 1ULL << 40 | 2;
   facts.risk_score = 60;
   facts.hostname = hostname;
@@ -61,6 +61,7 @@ Answer answer_with(const FlowKey& key, const std::string& hostname) {
   facts.details.tls_subject = "CN=example.org";
   facts.details.tls_version = 0x0303;
   facts.details.tls_not_after = 1'800'000'000;
+  facts.details.ech = true;
   return answer;
 }
 
@@ -163,7 +164,7 @@ TEST(FlowTable, TellsAgainWhatTheAnswerSaid) {
     EXPECT_EQ(again.facts.application, 189);
     EXPECT_EQ(again.facts.master, 91);
     EXPECT_EQ(again.facts.category, 26);
-    EXPECT_EQ(again.facts.confidence, 6);
+    EXPECT_EQ(again.facts.confidence, Confidence::detector);
     EXPECT_EQ(again.facts.risks, answer.facts.risks);
     EXPECT_EQ(again.facts.risk_score, 60U);
     EXPECT_EQ(again.facts.hostname, "us04web.zoom.us");
@@ -174,6 +175,7 @@ TEST(FlowTable, TellsAgainWhatTheAnswerSaid) {
     EXPECT_EQ(again.facts.details.tls_version, 0x0303);
     EXPECT_EQ(again.facts.details.tls_not_before, 0);
     EXPECT_EQ(again.facts.details.tls_not_after, 1'800'000'000);
+    EXPECT_TRUE(again.facts.details.ech);
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <optional>
@@ -25,10 +26,12 @@ Answer sample_answer() {
   answer.facts.client_port = 40000;
   answer.facts.server_port = 443;
   answer.facts.application = 189;
+  answer.facts.confidence = Confidence::detector;
   answer.facts.risks = 1ULL << 40;
   answer.facts.hostname = "us04web.zoom.us";
   answer.facts.details.alpn = "h2";
   answer.facts.details.tls_not_after = -5;
+  answer.facts.details.ech = true;
   answer.facts.client_mac[5] = 9;
   answer.sampled_bytes = 1514;
   answer.count.packets[1] = 3;
@@ -78,10 +81,12 @@ TEST(Message, ComesBackAsItWas) {
   EXPECT_EQ(answer.facts.client, was.facts.client);
   EXPECT_EQ(answer.facts.server, was.facts.server);
   EXPECT_EQ(answer.facts.server_port, 443);
+  EXPECT_EQ(answer.facts.confidence, Confidence::detector);
   EXPECT_EQ(answer.facts.risks, was.facts.risks);
   EXPECT_EQ(answer.facts.hostname, was.facts.hostname);
   EXPECT_EQ(answer.facts.details.alpn, "h2");
   EXPECT_EQ(answer.facts.details.tls_not_after, -5);
+  EXPECT_TRUE(answer.facts.details.ech);
   EXPECT_EQ(answer.facts.client_mac[5], 9);
   EXPECT_EQ(answer.sampled_bytes, 1514U);
   EXPECT_EQ(answer.count.packets[1], 3U);
@@ -127,6 +132,25 @@ TEST(Message, StateAndInitiatorOutOfRangeAreMadeHarmless) {
   EXPECT_EQ(std::get<Answer>((*messages)[0]).state, FlowState::undecided);
 }
 
+TEST(Message, ConfidenceOutOfRangeIsNone) {
+  Answer answer = sample_answer();
+  MessageWriter writer;
+  writer.add(answer);
+  const std::vector<std::byte> first(writer.bytes().begin(), writer.bytes().end());
+  answer.facts.confidence = Confidence::port;
+  MessageWriter other;
+  other.add(answer);
+  const auto place = std::mismatch(first.begin(), first.end(), other.bytes().begin()).first;
+  ASSERT_NE(place, first.end());
+  for (const std::uint8_t raw : {std::uint8_t{6}, std::uint8_t{0xff}}) {
+    std::vector<std::byte> bytes = first;
+    bytes[static_cast<std::size_t>(place - first.begin())] = std::byte{raw};
+    const auto messages = read_messages(bytes);
+    ASSERT_TRUE(messages);
+    EXPECT_EQ(std::get<Answer>((*messages)[0]).facts.confidence, Confidence::none);
+  }
+}
+
 TEST(Message, NothingOfOneIsLeftInTheNext) {
   Answer full = sample_answer();
   full.facts.details.ja3_client.assign(100, 'j');
@@ -143,6 +167,7 @@ TEST(Message, NothingOfOneIsLeftInTheNext) {
     EXPECT_EQ(answer.facts.hostname, "");
     EXPECT_EQ(answer.facts.details.ja3_client, "");
     EXPECT_EQ(answer.facts.details.tls_not_after, 0);
+    EXPECT_FALSE(answer.facts.details.ech);
     EXPECT_EQ(answer.name, "");
   }
 }

@@ -54,6 +54,11 @@ void put(Json& object, const char* key, const std::string& value) {
   if (!value.empty()) object[key] = value;
 }
 
+template <class T>
+Json name_or_null(T value, T none) {
+  return value == none ? Json() : Json(to_string(value));
+}
+
 Json tls_of(const FlowDetails& details) {
   Json tls = Json::object();
   if (details.tls_version != 0) tls["version"] = tls_version_name(details.tls_version);
@@ -62,6 +67,7 @@ Json tls_of(const FlowDetails& details) {
   put(tls, "ja3", details.ja3_client);
   put(tls, "ja3s", details.ja3_server);
   put(tls, "ja4", details.ja4_client);
+  if (details.client_hello_seen()) tls["ech"] = details.ech;
   put(tls, "subject", details.tls_subject);
   put(tls, "issuer", details.tls_issuer);
   if (details.tls_not_before != 0) tls["not_before"] = details.tls_not_before;
@@ -78,12 +84,7 @@ std::string application_of(const Answer& answer, const RecordNames& names) {
 RecordNames RecordNames::of(const Engine& engine) {
   RecordNames names;
   engine.fill(names.catalog);
-  names.confidences = engine.confidence_names();
   return names;
-}
-
-std::string RecordNames::confidence(std::uint16_t value) const {
-  return value < confidences.size() ? confidences[value] : std::to_string(value);
 }
 
 nlohmann::ordered_json to_json(const Answer& answer, const RecordContext& context,
@@ -102,7 +103,8 @@ nlohmann::ordered_json to_json(const Answer& answer, const RecordContext& contex
   out["application"] = application_of(answer, names);
   out["master"] = names.catalog.application_name(facts.master);
   out["category"] = names.catalog.category_name(facts.category);
-  out["confidence"] = names.confidence(facts.confidence);
+  out["source"] = name_or_null(context.source, Source::none);
+  out["confidence"] = name_or_null(facts.confidence, Confidence::none);
   out["hostname"] = facts.hostname;
   Json risks = Json::array();
   Json risk_details = Json::array();

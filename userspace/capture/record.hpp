@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
-#include <vector>
 
 #include "dpi/engine.hpp"
 #include "flow.hpp"
@@ -20,24 +19,24 @@ namespace l7mark {
 // can write records too.
 struct RecordNames {
   Catalog catalog;
-  std::vector<std::string> confidences;  // by ndpi_confidence_t
 
   [[nodiscard]] static RecordNames of(const Engine& engine);
-  [[nodiscard]] std::string confidence(std::uint16_t value) const;
 };
 
 // What a record tells besides the answer.
 struct RecordContext {
   std::string capture;     // file name in `classify`; empty elsewhere
   std::string class_name;  // empty for none
-  l7m_counters count{};    // by endpoint of the answer's key
+  Source source = Source::none;
+  l7m_counters count{};  // by endpoint of the answer's key
   std::uint32_t sampled_packets = 0;
   std::uint64_t sampled_bytes = 0;
 };
 
 // Keys `capture` (where there is one), proto, src, sport, dst, dport, ndpi, application, master,
-// category, confidence, hostname, risks, class, packets, bytes, sampled_packets, sampled_bytes,
-// state, midstream; then, only where known: risk_score, risk_details, tls, http, dns, bittorrent.
+// category, source, confidence, hostname, risks, class, packets, bytes, sampled_packets,
+// sampled_bytes, state, midstream; then, only where known: risk_score, risk_details, tls, http,
+// dns, bittorrent.
 [[nodiscard]] nlohmann::ordered_json to_json(const Answer& answer, const RecordContext& context,
                                              const RecordNames& names);
 

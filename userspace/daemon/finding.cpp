@@ -35,6 +35,7 @@ void each_number(Archive& io, Details& d) {
   io(d.tls_cipher_id);
   io(d.tls_not_before);
   io(d.tls_not_after);
+  io(d.ech);
 }
 
 // Texts are a length of 16 bits each, and their bytes. Numbers follow where one is not 0; empty
@@ -118,7 +119,8 @@ void Finding::tell(FlowFacts& facts) const {
 std::size_t FindingTable::Hash::operator()(const Finding& finding) const {
   std::size_t h = std::hash<std::string>()(finding.texts);
   for (const std::uint64_t word :
-       {finding.risks, std::uint64_t{finding.risk_score} << 32 | finding.confidence,
+       {finding.risks,
+        std::uint64_t{finding.risk_score} << 32 | static_cast<std::uint8_t>(finding.confidence),
         std::uint64_t{finding.application} << 32 | std::uint64_t{finding.master} << 16 |
             finding.category}) {
     h ^= word;

@@ -97,6 +97,7 @@ void facts_fields(Archive& io, FactsRef& f) {
   io(f.details.tls_cipher_id);
   io(f.details.tls_not_before);
   io(f.details.tls_not_after);
+  io(f.details.ech);
   io(f.ifindex);
   io(f.vlan);
   io(f.client_mac);
@@ -153,11 +154,15 @@ struct Input {
     value = in.get<T>();
   }
   void operator()(std::string& value) { in.text(value); }
-  // Bytes other than 0 and 1 in a bool, or a state that is none, would be undefined behaviour.
+  // A bool of another byte than 0 and 1, or a value that an enumeration lacks, must not get in.
   void operator()(bool& value) { value = in.get<std::uint8_t>() != 0; }
   void operator()(FlowState& value) {
     const auto raw = in.get<std::uint8_t>();
     value = raw < L7M_STATES ? static_cast<FlowState>(raw) : FlowState::undecided;
+  }
+  void operator()(Confidence& value) {
+    const auto raw = in.get<std::uint8_t>();
+    value = raw < kConfidences ? static_cast<Confidence>(raw) : Confidence::none;
   }
   void operator()(std::uint8_t (&value)[6]) {
     for (std::uint8_t& byte : value) byte = in.get<std::uint8_t>();

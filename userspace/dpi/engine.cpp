@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "dpi/ndpi_api.hpp"
+#include "dpi/own_risks.hpp"
 #include "util/text.hpp"
 
 namespace l7mark {
@@ -65,8 +66,25 @@ bool is_only(const ndpi::Flow& flow, std::uint16_t protocol) {
              [protocol](std::uint16_t p) { return p == protocol || p == NDPI_PROTOCOL_UNKNOWN; });
 }
 
-bool is_guess_by_header(ndpi_confidence_t confidence) {
-  return confidence == NDPI_CONFIDENCE_MATCH_BY_PORT || confidence == NDPI_CONFIDENCE_MATCH_BY_IP;
+bool is_guess_by_header(ndpi_confidence_t value) {
+  const Confidence confidence = ndpi::confidence(value);
+  return confidence == Confidence::port || confidence == Confidence::address;
+}
+
+static_assert(NDPI_MAX_RISK <= kFirstOwnRisk, "nDPI's risks have grown into those of l7mark");
+
+std::uint32_t score_of(RiskSeverity severity) {
+  switch (severity) {
+    case RiskSeverity::low:
+      return NDPI_SCORE_RISK_LOW;
+    case RiskSeverity::medium:
+      return NDPI_SCORE_RISK_MEDIUM;
+    case RiskSeverity::high:
+      return NDPI_SCORE_RISK_HIGH;
+    case RiskSeverity::severe:
+      return NDPI_SCORE_RISK_SEVERE;
+  }
+  return 0;
 }
 
 template <class Tls>
@@ -174,7 +192,7 @@ void Engine::describe(const EngineFlow& handle, const Detection& detection,
   facts.application = detection.application != 0 ? detection.application : detection.master;
   facts.master = detection.master != 0 ? detection.master : detection.application;
   facts.category = detection.category;
-  facts.confidence = static_cast<std::uint16_t>(flow.confidence);
+  facts.confidence = detection.known() ? ndpi::confidence(flow.confidence) : Confidence::none;
   facts.risks = flow.risk;
   u_int16_t client_score = 0;
   u_int16_t server_score = 0;
@@ -221,17 +239,25 @@ std::string Engine::category_name(std::uint16_t category) const {
   return name == nullptr ? std::to_string(category) : name;
 }
 
-std::string Engine::confidence_name(std::uint16_t confidence) const {
-  const char* name = ndpi_confidence_get_name(static_cast<ndpi_confidence_t>(confidence));
-  return name == nullptr ? std::to_string(confidence) : name;
+unsigned Engine::fully_encrypted_risk() {
+  return ndpi::fully_encrypted_risk<ndpi_risk_enum>(kFullyEncrypted.bit);
+}
+
+void Engine::add_risk(FlowFacts& facts, unsigned risk) const {
+  const std::uint64_t bit = std::uint64_t{1} << risk;
+  if ((facts.risks & bit) != 0) return;
+  facts.risks |= bit;
+  facts.risk_score += score_of(risk_severity(risk));
 }
 
 std::string Engine::risk_name(unsigned risk) const {
+  if (const OwnRisk* own = own_risk(risk)) return std::string(own->name);
   const char* name = ndpi_risk2str(static_cast<ndpi_risk_enum>(risk));
   return name == nullptr ? std::to_string(risk) : name;
 }
 
 RiskSeverity Engine::risk_severity(unsigned risk) const {
+  if (const OwnRisk* own = own_risk(risk)) return own->severity;
   const auto* info = ndpi_risk2severity(static_cast<ndpi_risk_enum>(risk));
   if (info == nullptr) return RiskSeverity::low;
   switch (info->severity) {
@@ -289,13 +315,10 @@ std::vector<RiskName> Engine::risks() const {
   std::vector<RiskName> out;
   for (unsigned id = 1; id < NDPI_MAX_RISK; ++id)
     out.push_back({static_cast<std::uint16_t>(id), risk_name(id), risk_severity(id)});
-  return out;
-}
-
-std::vector<std::string> Engine::confidence_names() const {
-  std::vector<std::string> out;
-  for (unsigned value = 0; value < NDPI_CONFIDENCE_MAX; ++value)
-    out.push_back(confidence_name(static_cast<std::uint16_t>(value)));
+  for (const OwnRisk& own : kOwnRisks) {
+    if (own.bit == kFullyEncrypted.bit && fully_encrypted_risk() != own.bit) continue;
+    out.push_back({static_cast<std::uint16_t>(own.bit), std::string(own.name), own.severity});
+  }
   return out;
 }
 

@@ -94,14 +94,14 @@ class Engine {
   // True if the flow's answer rests on port or address alone.
   [[nodiscard]] bool is_guess(const EngineFlow& flow) const;
 
-  // Fills all that nDPI knows: numbers, risks, host name and details. The rest is left as it is.
+  // Fills all that nDPI knows: numbers, risks, host name and details. The rest is left as it is. It
+  // overwrites the risks: those of add_risk() come afterwards.
   void describe(const EngineFlow& flow, const Detection& detection, FlowFacts& facts) const;
 
   // "TLS.Zoom", "DNS", "Unknown": as ndpiReader prints it.
   [[nodiscard]] std::string name(const Detection& detection) const;
   [[nodiscard]] std::string application_name(std::uint16_t application) const;
   [[nodiscard]] std::string category_name(std::uint16_t category) const;
-  [[nodiscard]] std::string confidence_name(std::uint16_t confidence) const;
   [[nodiscard]] std::string risk_name(unsigned risk) const;
   [[nodiscard]] RiskSeverity risk_severity(unsigned risk) const;
   // "Acceptable", "Dangerous", …: nDPI's opinion of an application.
@@ -110,13 +110,16 @@ class Engine {
   // The application that nDPI's list of host names gives for `host`, 0 for none.
   [[nodiscard]] std::uint16_t match_host(std::string_view host) const;
 
-  // All that this nDPI can name, in the order of their numbers.
+  // Sets a risk that is not nDPI's finding (own_risks.hpp) and adds the score that nDPI gives to a
+  // risk of its severity. Once: the same risk again changes nothing.
+  void add_risk(FlowFacts& facts, unsigned risk) const;
+  // The number to set for a fully encrypted flow: nDPI's where this one has the risk, else our own.
+  [[nodiscard]] static unsigned fully_encrypted_risk();
+
+  // All that this nDPI can name, in the order of their numbers; behind nDPI's risks our own.
   [[nodiscard]] std::vector<ApplicationName> applications() const;
   [[nodiscard]] std::vector<CategoryName> categories() const;
   [[nodiscard]] std::vector<RiskName> risks() const;
-
-  // By ndpi_confidence_t.
-  [[nodiscard]] std::vector<std::string> confidence_names() const;
 
   // Hands all of them to what policies are read and shown with.
   void fill(Catalog& catalog) const;

@@ -20,6 +20,8 @@
 #include <ndpi_api.h>  // declares itself extern "C"
 #pragma GCC diagnostic pop
 
+#include "flow.hpp"
+
 namespace l7mark::ndpi {
 
 using Module = ndpi_detection_module_struct;
@@ -149,6 +151,36 @@ template <class Text, class Number>
 std::string cipher_name(Text* (*call)(Number, char*), std::uint16_t cipher) {
   char unknown[16] = {};
   return call(cipher, unknown);
+}
+
+// Later versions split DPI and its caches, and added custom rules. All that rests on neither port
+// nor address nor a cache is what the packets say. MATCH_BY_IP is not in every version.
+template <class C>
+Confidence confidence(C value) {
+  switch (value) {
+    case C::NDPI_CONFIDENCE_UNKNOWN:
+      return Confidence::none;
+    case C::NDPI_CONFIDENCE_MATCH_BY_PORT:
+      return Confidence::port;
+    case C::NDPI_CONFIDENCE_DPI_CACHE:
+      return Confidence::cache;
+    default:
+      break;
+  }
+  if constexpr (requires { C::NDPI_CONFIDENCE_MATCH_BY_IP; })
+    if (value == C::NDPI_CONFIDENCE_MATCH_BY_IP) return Confidence::address;
+  if constexpr (requires { C::NDPI_CONFIDENCE_DPI_PARTIAL_CACHE; })
+    if (value == C::NDPI_CONFIDENCE_DPI_PARTIAL_CACHE) return Confidence::cache;
+  return Confidence::dpi;
+}
+
+// Releases from 4.8 to 4.14 have the risk themselves; `none` is for the others.
+template <class Risk>
+constexpr unsigned fully_encrypted_risk(unsigned none) {
+  if constexpr (requires { Risk::NDPI_FULLY_ENCRYPTED; })
+    return Risk::NDPI_FULLY_ENCRYPTED;
+  else
+    return none;
 }
 
 // 4.2 keeps what TLS and QUIC tell in the union `protos`; development versions moved it out.
