@@ -64,6 +64,12 @@ status 2 "$bin/l7mark" classify --json --format table /nonexistent.pcap
 status 2 "$bin/l7markd"
 status 1 "$bin/l7mark" --instance nobody-here status
 status 1 "$bin/l7mark" check /nonexistent/policy.jsonc
+policy=$(mktemp)
+echo '{ "version": 1, "classes": [ { "name": "a", "match": { "applications": ["SkypeCall9"] } } ] }' >"$policy"
+status 0 "$bin/l7mark" check "$policy"
+status 1 "$bin/l7mark" check --strict "$policy"
+status 1 "$bin/l7mark" check --strict --json "$policy"
+rm "$policy"
 for example in "$repo"/examples/*.jsonc "$repo"/packaging/policy.jsonc; do
 	status 0 "$bin/l7mark" check "$example"
 done

@@ -12,7 +12,7 @@ namespace l7mark {
 namespace {
 
 std::string message_of(const std::string& text) {
-  const auto policy = parse_policy(text, "p.json", test_catalog());
+  const auto policy = parse_policy(text, "p.json", test_catalog(), UnknownApplications::fail);
   return policy.ok() ? "no error" : policy.error().message();
 }
 
@@ -173,6 +173,18 @@ TEST(PolicyError, ValuesOfAMatch) {
       {R"("tls_ciphers": ["TLS_RSA_WITH_RC4_128_SH"])",
        "tls_ciphers[0]: no TLS cipher suite is called \"TLS_RSA_WITH_RC4_128_SH\" (did you mean "
        "TLS_RSA_WITH_RC4_128_SHA, TLS_PSK_WITH_RC4_128_SHA or TLS_RSA_WITH_RC4_128_MD5?)"},
+      {R"("alpn": ["h2,h3"])",
+       "alpn[0]: \"h2,h3\" is no protocol of ALPN, as in \"h2\" or \"http/*\""},
+      {R"("ja4": ["e7d705a3286e19ea42f587b344ee6865"])",
+       "ja4[0]: \"e7d705a3286e19ea42f587b344ee6865\" is no JA4 fingerprint, as in "
+       "\"t13d1516h2_8daaf6152771_b186095e22b6\" or \"t13d*_8daaf6152771_*\""},
+      {R"("ja4": [""])",
+       "ja4[0]: \"\" is no JA4 fingerprint, as in \"t13d1516h2_8daaf6152771_b186095e22b6\" or "
+       "\"t13d*_8daaf6152771_*\""},
+      {R"("ech": "yes")", "ech: must be true or false"},
+      {R"("confidence": ["none"])",
+       "confidence[0]: unknown confidence \"none\": must be one of dpi, detector, cache, port, "
+       "address"},
       {R"("states": ["finale"])",
        "states[0]: unknown state \"finale\": must be one of undecided, provisional, guessed, "
        "final"},
@@ -273,6 +285,39 @@ TEST(PolicyWarning, ClassesThatAreNeverReached) {
                            "\"zoom\" before it takes its applications",
                            "p.json:6:5: classes[4]: class \"late\" is never reached: class "
                            "\"rest\" before it takes every flow"));
+}
+
+TEST(PolicyWarning, ApplicationsThatThisNdpiLacks) {
+  const auto policy = good_policy(R"({ "version": 1,
+    "sampling": { "overrides": [{ "applications": ["SkypeCall", "DNS"], "packets": 2 }] },
+    "classes": [
+    { "name": "calls", "match": { "applications": ["SkypeCall", "Zom", "Zoom"] } },
+    { "name": "skype", "match": { "applications": ["SkypeCall"] } },
+    { "name": "again", "match": { "applications": ["SkypeCall"], "masters": ["TSL"] } } ] })");
+  EXPECT_THAT(
+      policy->warnings,
+      testing::ElementsAre(
+          "p.json:2:52: sampling.overrides[0].applications[0]: unknown application \"SkypeCall\"",
+          "p.json:4:52: classes[0].match.applications[0]: unknown application \"SkypeCall\"",
+          "p.json:4:65: classes[0].match.applications[1]: unknown application \"Zom\" (did you "
+          "mean Zoom?)",
+          "p.json:5:52: classes[1].match.applications[0]: unknown application \"SkypeCall\"",
+          "p.json:6:52: classes[2].match.applications[0]: unknown application \"SkypeCall\"",
+          "p.json:6:78: classes[2].match.masters[0]: unknown master protocol \"TSL\" (did you "
+          "mean TLS?)"));
+  EXPECT_THAT(policy->classes[0].match.applications, testing::ElementsAre(kZoom));
+  EXPECT_EQ(policy->sampling.override_for(kAbsentApplication), nullptr);
+  EXPECT_NE(policy->sampling.override_for(kDns), nullptr);
+}
+
+// Nearest names are not looked for without end.
+TEST(PolicyWarning, ManyUnknownApplications) {
+  std::string names;
+  for (int i = 0; i < 60; ++i) names += std::string(i > 0 ? ", " : "") + "\"Zom\"";
+  const auto policy = policy_of(R"({ "name": "a", "match": { "applications": [)" + names + "] } }");
+  ASSERT_EQ(policy->warnings.size(), 60U);
+  EXPECT_THAT(policy->warnings[0], testing::HasSubstr("did you mean Zoom?"));
+  EXPECT_THAT(policy->warnings[59], testing::EndsWith("unknown application \"Zom\""));
 }
 
 TEST(PolicyWarning, NothingOfWhatIsReachedAfterAll) {

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 
+#include <algorithm>
 #include <chrono>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -36,21 +38,150 @@ FlowFacts zoom_flow() {
   facts.hostname = "us04web.zoom.us";
   facts.details.tls_version = 0x0302;
   facts.details.tls_cipher_id = 0x0005;
+  facts.details.alpn = "h2,http/1.1";
+  facts.details.ja4_client = "t13d1516h2_8daaf6152771_b186095e22b6";
+  facts.details.ech = true;
+  facts.confidence = Confidence::dpi;
   facts.ifindex = 7;
   const MacAddress mac{0x00, 0x53, 0x00, 0x12, 0x34, 0x56};
   std::copy(mac.begin(), mac.end(), std::begin(facts.client_mac));
   return facts;
 }
 
-// Whether a class with this match takes the flow.
-bool matches(const std::string& match, const FlowFacts& facts, FlowState state = FlowState::final) {
+// Of one class with this match.
+PolicyMatcher matcher_of(const std::string& match) {
   PolicyMatcher matcher(policy_of(R"({ "name": "a", "match": {)" + match + "} }",
                                   R"("interfaces": [{ "name": "lan0" }, { "name": "lan1" }],
          "applications": [{ "name": "Own", "hosts": ["*.zoom.us"], "ports": [443] },
                           { "name": "Net", "addresses": ["203.0.113.0/24"], "hosts": ["x.org"] },
                           { "name": "Port", "ports": ["8000-8080"] }],)"));
   matcher.set_interfaces({{"lan0", 7}, {"lan1", 8}});
-  return !matcher.match(facts, state, kNoon).empty();
+  return matcher;
+}
+
+// Whether a class with this match takes the flow.
+bool matches(const std::string& match, const FlowFacts& facts, FlowState state = FlowState::final) {
+  return !matcher_of(match).match(facts, state, kNoon).empty();
+}
+
+// What the headers tell of the flow, without an answer.
+FlowFacts without_answer(FlowFacts facts) {
+  facts.application = facts.master = facts.category = 0;
+  facts.confidence = Confidence::none;
+  facts.risks = 0;
+  facts.risk_score = 0;
+  facts.hostname.clear();
+  facts.details = {};
+  return facts;
+}
+
+enum class Needs { headers, detection };
+
+struct KeyCase {
+  std::string key;
+  std::string hit;  // value of the key with which a match of it alone takes zoom_flow()
+  std::string miss;
+  Needs needs;
+};
+
+std::string match_of(const std::string& key, const std::string& value) {
+  return "\"" + key + "\": " + value;
+}
+
+const std::vector<KeyCase> kKeyCases{
+    {"applications", R"(["Zoom"])", R"(["DNS"])", Needs::detection},
+    {"masters", R"(["TLS"])", R"(["Zoom"])", Needs::detection},
+    {"categories", R"(["Video"])", R"(["VPN"])", Needs::detection},
+    {"risks", "[8]", "[6]", Needs::detection},
+    {"risk_score", R"({ "min": 100 })", R"({ "min": 101 })", Needs::detection},
+    {"hostnames", R"(["*.zoom.us"])", R"(["zoom.us"])", Needs::detection},
+    {"servers", R"(["203.0.113.7"])", R"(["203.0.113.8"])", Needs::headers},
+    {"server_ports", "[443]", "[80]", Needs::headers},
+    {"clients", R"(["192.168.1.0/24"])", R"(["192.168.2.0/24"])", Needs::headers},
+    {"client_macs", R"(["00:53:00:12:34:56"])", R"(["00:53:00:12:34:57"])", Needs::headers},
+    {"interfaces", R"(["lan0"])", R"(["lan1"])", Needs::headers},
+    {"ip_version", "4", "6", Needs::headers},
+    {"transports", R"(["tcp"])", R"(["udp"])", Needs::headers},
+    {"tls_version", R"(["1.1"])", R"(["1.2"])", Needs::detection},
+    {"tls_ciphers", R"(["*_RC4_*"])", R"(["*_AES_*"])", Needs::detection},
+    {"alpn", R"(["http/*"])", R"(["h3"])", Needs::detection},
+    {"ja4", R"(["t13d*_8daaf6152771_*"])", R"(["q13d*"])", Needs::detection},
+    {"ech", "true", "false", Needs::detection},
+    {"confidence", R"(["detector", "dpi"])", R"(["cache", "port"])", Needs::detection},
+    {"states", R"(["final"])", R"(["guessed"])", Needs::headers},
+    {"midstream", "false", "true", Needs::headers},
+    {"any", R"([{ "masters": ["TLS"] }])", R"([{ "masters": ["DNS"] }])", Needs::detection},
+    {"all", R"([{ "masters": ["TLS"] }, { "applications": ["Zoom"] }])",
+     R"([{ "masters": ["TLS"] }, { "applications": ["DNS"] }])", Needs::detection},
+    {"not", R"({ "masters": ["DNS"] })", R"({ "masters": ["TLS"] })", Needs::detection},
+};
+
+// A class whose key the matcher forgets takes every flow, and nothing says so: no key may be
+// without its cases.
+TEST(PolicyMatch, EveryKeyOfTheParserHasItsCases) {
+  const auto tables = policy_key_tables();
+  const auto table = std::find_if(tables.begin(), tables.end(),
+                                  [](const KeyTable& one) { return one.object == "match"; });
+  ASSERT_NE(table, tables.end());
+  std::set<std::string> covered;
+  for (const KeyCase& one : kKeyCases) covered.insert(one.key);
+  EXPECT_EQ(covered, std::set<std::string>(table->keys.begin(), table->keys.end()));
+}
+
+TEST(PolicyMatch, EveryKeyHitsAndMisses) {
+  const FlowFacts facts = zoom_flow();
+  for (const auto& [key, hit, miss, needs] : kKeyCases) {
+    SCOPED_TRACE(key);
+    const std::string hits = match_of(key, hit);
+    const std::string misses = match_of(key, miss);
+    EXPECT_TRUE(matches(hits, facts));
+    EXPECT_FALSE(matches(misses, facts));
+    const PolicyMatcher matcher = matcher_of(hits);
+    EXPECT_FALSE(matcher.policy().classes[0].match.matches_all());
+    const FlowFacts bare = without_answer(facts);
+    EXPECT_EQ(matcher.source(bare, {0}),
+              needs == Needs::headers ? Source::headers : Source::answer);
+    EXPECT_EQ(matcher.source(facts, {0}), Source::answer);
+    if (needs == Needs::headers) continue;
+    // Not before detection is done: it may come out either way.
+    EXPECT_FALSE(matches(hits, bare, FlowState::undecided));
+    EXPECT_FALSE(matches("\"not\": {" + misses + "}", bare, FlowState::undecided));
+  }
+  EXPECT_TRUE(Match{}.matches_all());
+}
+
+TEST(PolicyMatch, WhoDecided) {
+  const PolicyMatcher matcher(
+      policy_of(R"(
+      { "name": "lan", "match": { "clients": ["192.168.0.0/16"] }, "continue": true },
+      { "name": "port", "match": { "applications": ["Port", "SkypeCall"] }, "continue": true },
+      { "name": "unknown", "match": { "applications": ["Unknown"] } },
+      { "name": "but", "match": { "ip_version": 4 }, "except": { "hostnames": ["a.example"] } })",
+                R"("applications": [{ "name": "Port", "ports": [443] }],)"));
+  const FlowFacts bare = without_answer(zoom_flow());
+  EXPECT_EQ(matcher.source(bare, {}), Source::none);
+  EXPECT_EQ(matcher.source(bare, {0, 1}), Source::headers);
+  EXPECT_EQ(matcher.source(bare, {0, 2}), Source::answer);
+  EXPECT_EQ(matcher.source(bare, {3}), Source::answer);
+  EXPECT_EQ(matcher.source(zoom_flow(), {}), Source::answer);
+}
+
+// As in a policy for another version of nDPI.
+TEST(PolicyMatch, ApplicationsThatThisNdpiLacksMatchNothing) {
+  const FlowFacts facts = zoom_flow();
+  for (const char* match :
+       {R"("applications": ["SkypeCall"])", R"("applications": ["SkypeCall", "SkypeTeams"])",
+        R"("masters": ["SkypeCall"])", R"("any": [{ "applications": ["SkypeCall"] }])",
+        R"("applications": ["SkypeCall"], "ip_version": 4)"})
+    for (const FlowState state : {FlowState::undecided, FlowState::final}) {
+      EXPECT_FALSE(matches(match, facts, state)) << match;
+      EXPECT_FALSE(matches(match, without_answer(facts), state)) << match;
+    }
+  EXPECT_TRUE(matches(R"("applications": ["SkypeCall", "Zoom"])", facts));
+  EXPECT_TRUE(matches(R"("not": { "applications": ["SkypeCall"] })", facts));
+  const PolicyMatcher exempting(
+      policy_of(R"({ "name": "a" })", R"("exemptions": [{ "applications": ["SkypeCall"] }],)"));
+  EXPECT_THAT(exempting.match(facts, FlowState::final, kNoon), ElementsAre(0));
 }
 
 TEST(PolicyMatch, EachKeyMatchesAndMisses) {
@@ -85,6 +216,9 @@ TEST(PolicyMatch, EachKeyMatchesAndMisses) {
       R"("tls_version": ["1.1", "1.3"])",
       R"("tls_version": { "min": "1.0" })",
       R"("tls_ciphers": ["*_RC4_*"])",
+      R"("alpn": ["h2"])",
+      R"("alpn": ["h3", "HTTP/1.1"])",
+      R"("ja4": ["T13D1516H2_8DAAF6152771_B186095E22B6"])",
       R"("states": ["guessed", "final"])",
       R"("midstream": false)",
       R"("any": [{ "applications": ["DNS"] }, { "applications": ["Zoom"] }])",
@@ -116,6 +250,8 @@ TEST(PolicyMatch, EachKeyMatchesAndMisses) {
       R"("tls_version": { "max": "1.0" })",
       R"("tls_version": { "min": "1.2" })",
       R"("tls_ciphers": ["*_AES_*"])",
+      R"("alpn": ["http", "h", "*3"])",
+      R"("ja4": ["t13d1516h2_8daaf6152771_b186095e22b7"])",
       R"("states": ["provisional"])",
       R"("midstream": true)",
       R"("any": [{ "applications": ["DNS"] }, { "ip_version": 6 }])",
@@ -132,9 +268,11 @@ TEST(PolicyMatch, NothingIsKnownOfWhatWasNotSeen) {
   FlowFacts facts;
   facts.client = *Address::parse("2001:db8::1");
   facts.server = *Address::parse("2001:db8:1::1");
-  for (const char* match : {R"("hostnames": ["*.zoom.us"])", R"("tls_version": { "max": "1.3" })",
-                            R"("tls_ciphers": ["*"])", R"("clients": ["0.0.0.0/0"])",
-                            R"("risks": [6])", R"("ip_version": 4)"})
+  for (const char* match :
+       {R"("hostnames": ["*.zoom.us"])", R"("tls_version": { "max": "1.3" })",
+        R"("tls_ciphers": ["*"])", R"("clients": ["0.0.0.0/0"])", R"("alpn": ["*"])",
+        R"("ja4": ["*"])", R"("ech": true)", R"("ech": false)", R"("confidence": ["dpi", "port"])",
+        R"("risks": [6])", R"("ip_version": 4)"})
     EXPECT_FALSE(matches(match, facts)) << match;
   EXPECT_TRUE(
       matches(R"("applications": ["Unknown"], "clients": ["::/0"], "ip_version": 6)", facts));
@@ -184,12 +322,7 @@ TEST(PolicyMatch, Exemptions) {
 
 // An undecided flow must get no class that its answer may take away again.
 TEST(PolicyMatch, UndecidedFlowsGetOnlyWhatIsCertain) {
-  FlowFacts facts = zoom_flow();
-  facts.application = facts.master = facts.category = 0;
-  facts.risks = 0;
-  facts.risk_score = 0;
-  facts.hostname.clear();
-  facts.details = {};
+  const FlowFacts facts = without_answer(zoom_flow());
   for (const char* match :
        {R"("applications": ["Unknown"])", R"("not": { "applications": ["DNS"] })",
         R"("not": { "hostnames": ["*.zoom.us"] })", R"("not": { "risks": [6] })",

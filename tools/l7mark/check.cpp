@@ -14,18 +14,18 @@
 namespace l7mark {
 namespace {
 
-Result<Policy> read(const std::string& file) {
+Result<Policy> read(const std::string& file, UnknownApplications unknown) {
   auto protocols = load_protocols_file_setting(file);
   if (!protocols) return protocols.error();
   auto engine = Engine::make(EngineOptions{*protocols});
   if (!engine) return engine.error();
   Catalog catalog;
   engine->fill(catalog);
-  return load_policy(file, catalog);
+  return load_policy(file, catalog, unknown);
 }
 
-int run(const std::string& file, bool json) {
-  const auto policy = read(file);
+int run(const std::string& file, bool json, UnknownApplications unknown) {
+  const auto policy = read(file, unknown);
   if (json) {
     nlohmann::ordered_json out = {{"file", file}, {"ok", policy.ok()}};
     if (!policy.ok()) out["error"] = policy.error().message();
@@ -53,12 +53,20 @@ void register_check(CLI::App& app, Action& chosen) {
   auto file = std::make_shared<std::string>();
   auto json = std::make_shared<bool>(false);
   command->add_option("file", *file, "Policy file")->required()->type_name("FILE");
+  auto strict = std::make_shared<bool>(false);
   command->add_flag("--json", *json, "As JSON");
+  command->add_flag("--strict", *strict,
+                    "An application that this nDPI lacks is an error, not a warning");
   command->footer(
       "Mistakes are told with line and column. Needs no privileges.\n\n"
-      "Example:\n"
-      "  l7mark check /etc/l7mark/policy.jsonc");
-  command->callback([file, json, &chosen] { chosen = [file, json] { return run(*file, *json); }; });
+      "Examples:\n"
+      "  l7mark check /etc/l7mark/policy.jsonc\n"
+      "  l7mark check --strict policy-for-ndpi-5.jsonc");
+  command->callback([file, json, strict, &chosen] {
+    chosen = [file, json, strict] {
+      return run(*file, *json, *strict ? UnknownApplications::fail : UnknownApplications::warn);
+    };
+  });
 }
 
 }  // namespace l7mark

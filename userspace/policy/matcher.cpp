@@ -10,6 +10,7 @@
 #include "policy/host_index.hpp"
 #include "policy/prefix_set.hpp"
 #include "policy/values.hpp"
+#include "util/text.hpp"
 
 namespace l7mark {
 
@@ -55,6 +56,21 @@ bool in_ranges(const std::vector<PortRange>& ranges, std::uint16_t port) {
 template <class T, class U>
 bool contains(const std::vector<T>& values, const U& wanted) {
   return std::find(values.begin(), values.end(), wanted) != values.end();
+}
+
+bool any_glob_matches(const std::vector<std::string>& patterns, std::string_view text) {
+  return std::any_of(patterns.begin(), patterns.end(),
+                     [text](const std::string& pattern) { return glob_match(pattern, text); });
+}
+
+// Whether a pattern describes one of the protocols in "h2,http/1.1".
+bool offers_protocol(const std::vector<std::string>& patterns, std::string_view offered) {
+  while (!offered.empty()) {
+    const std::size_t comma = offered.find(',');
+    if (any_glob_matches(patterns, offered.substr(0, comma))) return true;
+    offered.remove_prefix(comma == std::string_view::npos ? offered.size() : comma + 1);
+  }
+  return false;
 }
 
 constexpr std::uint32_t kNoHosts = UINT32_MAX;
@@ -110,6 +126,7 @@ class Subject {
   [[nodiscard]] Truth matches_detection(const CompiledMatch& compiled);
   [[nodiscard]] Truth matches_application(const CompiledMatch& compiled);
   [[nodiscard]] Truth matches_tls(const Match& match) const;
+  [[nodiscard]] Truth matches_client_hello(const Match& match) const;
   [[nodiscard]] bool matches_headers(const CompiledMatch& compiled) const;
 
   const FlowFacts& facts_;
@@ -164,6 +181,21 @@ Truth Subject::matches_tls(const Match& match) const {
   return out;
 }
 
+Truth Subject::matches_client_hello(const Match& match) const {
+  const FlowDetails& details = facts_.details;
+  Truth out = Truth::yes;
+  if (!match.alpn.empty())
+    out =
+        details.alpn.empty() ? doubt_ : truth(offers_protocol(match.alpn, to_lower(details.alpn)));
+  if (!match.ja4.empty()) {
+    const bool hit = any_glob_matches(match.ja4, to_lower(details.ja4_client));
+    out = both(out, details.ja4_client.empty() ? doubt_ : truth(hit));
+  }
+  if (match.ech)
+    out = both(out, details.client_hello_seen() ? truth(*match.ech == details.ech) : doubt_);
+  return out;
+}
+
 Truth Subject::matches_detection(const CompiledMatch& compiled) {
   const Match& match = *compiled.match;
   Truth out = Truth::yes;
@@ -172,6 +204,10 @@ Truth Subject::matches_detection(const CompiledMatch& compiled) {
   if (!match.masters.empty()) out = both(out, settled(compiled.masters.contains(facts_.master)));
   if (!match.categories.empty())
     out = both(out, settled(compiled.categories.contains(facts_.category)));
+  if (match.confidences != 0) {
+    const bool hit = (match.confidences >> static_cast<unsigned>(facts_.confidence) & 1) != 0;
+    out = both(out, settled(hit));
+  }
   // A risk that was seen stays; a score only grows.
   if (match.risks != 0) out = both(out, (match.risks & facts_.risks) != 0 ? Truth::yes : doubt_);
   if (match.risk_score) {
@@ -181,6 +217,7 @@ Truth Subject::matches_detection(const CompiledMatch& compiled) {
   }
   if (out == Truth::no) return out;
   out = both(out, matches_tls(match));
+  out = both(out, matches_client_hello(match));
   if (out != Truth::no && compiled.hosts != kNoHosts) out = both(out, has_host(compiled.hosts));
   return out;
 }
@@ -224,6 +261,22 @@ Truth Subject::matches(const CompiledMatch& compiled) {
     if (one == Truth::yes) break;
   }
   return both(out, one);
+}
+
+bool needs_detection(const CompiledMatch& compiled, const std::vector<CompiledOwn>& own) {
+  const Match& match = *compiled.match;
+  const auto inner_needs = [&own](const std::vector<CompiledMatch>& list) {
+    return std::any_of(list.begin(), list.end(),
+                       [&own](const CompiledMatch& inner) { return needs_detection(inner, own); });
+  };
+  const bool names_hosts =
+      std::any_of(compiled.own.begin(), compiled.own.end(),
+                  [&own](std::uint16_t index) { return own[index].hosts != kNoHosts; });
+  return names_hosts || !compiled.applications.empty() || !match.masters.empty() ||
+         !match.categories.empty() || match.risks != 0 || match.risk_score ||
+         !match.hostnames.empty() || match.tls_versions != 0 || !match.tls_ciphers.empty() ||
+         !match.alpn.empty() || !match.ja4.empty() || match.ech || match.confidences != 0 ||
+         inner_needs(compiled.any) || inner_needs(compiled.all) || inner_needs(compiled.none);
 }
 
 }  // namespace
@@ -271,6 +324,15 @@ class PolicyMatcher::Compiled {
     return out;
   }
 
+  [[nodiscard]] bool needs_detection(std::uint16_t index) const {
+    if (index >= classes_.size()) return true;
+    const CompiledClass& c = classes_[index];
+    return l7mark::needs_detection(c.match, own_) ||
+           std::any_of(c.except.begin(), c.except.end(), [this](const CompiledMatch& match) {
+             return l7mark::needs_detection(match, own_);
+           });
+  }
+
   [[nodiscard]] std::uint16_t application(const FlowFacts& facts) const {
     Subject subject(facts, FlowState::final, hosts_, own_);
     for (const auto& own : own_)
@@ -291,12 +353,14 @@ class PolicyMatcher::Compiled {
   CompiledMatch compile(const Match& source) {
     CompiledMatch out(source);
     for (const std::uint16_t id : source.applications) {
+      if (id == kAbsentApplication) continue;
       if (id >= kFirstOwnApplication)
         out.own.push_back(static_cast<std::uint16_t>(id - kFirstOwnApplication));
       else
         out.applications.add(id);
     }
-    for (const std::uint16_t id : source.masters) out.masters.add(id);
+    for (const std::uint16_t id : source.masters)
+      if (id != kAbsentApplication) out.masters.add(id);
     for (const std::uint16_t id : source.categories) out.categories.add(id);
     if (!source.hostnames.empty()) out.hosts = hosts_.add(source.hostnames);
     for (const std::uint8_t protocol : source.transports)
@@ -336,6 +400,15 @@ void PolicyMatcher::set_interfaces(
 
 ClassList PolicyMatcher::match(const FlowFacts& facts, FlowState state, WallTime now) const {
   return compiled_->match(facts, state, now);
+}
+
+Source PolicyMatcher::source(const FlowFacts& facts, const ClassList& classes) const {
+  if (facts.answered()) return Source::answer;
+  if (classes.empty()) return Source::none;
+  const bool by_headers = std::none_of(classes.begin(), classes.end(), [this](std::uint16_t index) {
+    return compiled_->needs_detection(index);
+  });
+  return by_headers ? Source::headers : Source::answer;
 }
 
 std::uint16_t PolicyMatcher::application(const FlowFacts& facts) const {

@@ -35,6 +35,10 @@ class PolicyMatcher {
   // class that depends on it.
   [[nodiscard]] ClassList match(const FlowFacts& facts, FlowState state, WallTime now) const;
 
+  // Who decided that a flow has these classes of match(), or none of them. A class that matches by
+  // what detection did not find, "Unknown" for instance, is decided by the answer too.
+  [[nodiscard]] Source source(const FlowFacts& facts, const ClassList& classes) const;
+
   // Number of the policy's own application that the flow is, else facts.application. For showing
   // only: match() wants the facts as nDPI gave them.
   [[nodiscard]] std::uint16_t application(const FlowFacts& facts) const;

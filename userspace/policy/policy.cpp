@@ -58,8 +58,9 @@ bool Match::matches_all() const {
   return applications.empty() && masters.empty() && categories.empty() && risks == 0 &&
          !risk_score && hostnames.empty() && servers.empty() && server_ports.empty() &&
          clients.empty() && client_macs.empty() && interfaces.empty() && ip_version == 0 &&
-         transports.empty() && tls_versions == 0 && tls_ciphers.empty() && states == 0 &&
-         !midstream && any.empty() && all.empty() && none.empty();
+         transports.empty() && tls_versions == 0 && tls_ciphers.empty() && alpn.empty() &&
+         ja4.empty() && !ech && confidences == 0 && states == 0 && !midstream && any.empty() &&
+         all.empty() && none.empty();
 }
 
 Result<std::size_t> Policy::find_class(std::string_view name) const {
@@ -104,23 +105,24 @@ l7m_settings Policy::settings() const {
   return out;
 }
 
-Result<Policy> parse_policy(std::string_view text, const std::string& file,
-                            const Catalog& catalog) {
+Result<Policy> parse_policy(std::string_view text, const std::string& file, const Catalog& catalog,
+                            UnknownApplications unknown) {
   const auto document = JsonDocument::parse(text, file);
   if (!document) return document.error();
   Policy policy;
   policy.file = file;
   policy.inside = default_inside();
-  PolicyReader reader(*document, catalog, policy);
+  PolicyReader reader(*document, catalog, policy, unknown);
   read_root(reader, document->root());
   if (reader.error()) return *reader.error();
   return policy;
 }
 
-Result<Policy> load_policy(const std::string& path, const Catalog& catalog) {
+Result<Policy> load_policy(const std::string& path, const Catalog& catalog,
+                           UnknownApplications unknown) {
   const auto text = read_file(path);
   if (!text) return text.error();
-  return parse_policy(*text, path, catalog);
+  return parse_policy(*text, path, catalog, unknown);
 }
 
 Result<std::string> load_protocols_file_setting(const std::string& path) {
@@ -133,7 +135,7 @@ Result<std::string> load_protocols_file_setting(const std::string& path) {
   const Catalog no_names;
   Policy policy;
   policy.file = path;
-  PolicyReader reader(*document, no_names, policy);
+  PolicyReader reader(*document, no_names, policy, UnknownApplications::warn);
   read_protocols_file(reader, *node, policy);
   if (reader.error()) return *reader.error();
   return policy.protocols_file;

@@ -23,6 +23,9 @@ namespace l7mark {
 
 // Numbers of a policy's own applications begin here, above all of nDPI's.
 inline constexpr std::uint16_t kFirstOwnApplication = 0xf000;
+// Stands in a match for names that the classifier lacks. No flow and no own application has it, so
+// that a match of such names alone matches nothing.
+inline constexpr std::uint16_t kAbsentApplication = 0xffff;
 // Two generations of so many single classes fit the kernel's table of actions.
 inline constexpr std::size_t kMaxClasses = 2000;
 
@@ -154,7 +157,11 @@ struct Match {
   std::vector<std::uint8_t> transports;    // IPPROTO_*
   std::uint8_t tls_versions = 0;           // bits by TlsVersion
   std::vector<std::uint16_t> tls_ciphers;  // IANA numbers
-  std::uint8_t states = 0;                 // bits by FlowState
+  std::vector<std::string> alpn;           // patterns of offered protocols, lower case
+  std::vector<std::string> ja4;            // patterns, lower case
+  std::optional<bool> ech;
+  std::uint8_t confidences = 0;  // bits by Confidence
+  std::uint8_t states = 0;       // bits by FlowState
   std::optional<bool> midstream;
   std::vector<Match> any;
   std::vector<Match> all;
@@ -257,11 +264,17 @@ struct Policy {
   [[nodiscard]] l7m_settings settings() const;
 };
 
+// Of an application that this classifier does not know, as a policy for another version of nDPI may
+// name it: `warn` goes on without it.
+enum class UnknownApplications : std::uint8_t { warn, fail };
+
 // `file` is for messages and for the directory that protocols_file is relative to. Errors name
 // file, line, column and the JSON path: "classes[2].match.applications[0]".
 [[nodiscard]] Result<Policy> parse_policy(std::string_view text, const std::string& file,
-                                          const Catalog& catalog);
-[[nodiscard]] Result<Policy> load_policy(const std::string& path, const Catalog& catalog);
+                                          const Catalog& catalog,
+                                          UnknownApplications unknown = UnknownApplications::warn);
+[[nodiscard]] Result<Policy> load_policy(const std::string& path, const Catalog& catalog,
+                                         UnknownApplications unknown = UnknownApplications::warn);
 
 // "protocols_file" alone, empty if there is none: the classifier must have read that file before
 // its catalog, which load_policy needs, is complete.

@@ -304,7 +304,8 @@ void warn_of_unreachable(PolicyReader& reader, const JsonNode& node) {
                   fmt::format("class \"{}\" is never reached: class \"{}\" before it "
                               "takes its applications",
                               current.name, taker->name));
-    for (const std::uint16_t id : takes_applications(current)) taken.emplace_back(id, &current);
+    for (const std::uint16_t id : takes_applications(current))
+      if (id != kAbsentApplication) taken.emplace_back(id, &current);
     if (takes_all(current)) last = &current;
   }
 }

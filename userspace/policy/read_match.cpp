@@ -2,6 +2,7 @@
 // The "match" objects of a policy.
 #include <algorithm>
 
+#include "flow.hpp"
 #include "policy/reader.hpp"
 #include "policy/tls_ciphers.hpp"
 #include "policy/values.hpp"
@@ -11,21 +12,19 @@ namespace l7mark {
 
 namespace {
 
+// Where this nDPI has none of the names, the key must still be there: without it the match would be
+// one of every flow.
+std::vector<std::uint16_t> or_absent(std::vector<std::uint16_t> ids) {
+  if (ids.empty()) ids.push_back(kAbsentApplication);
+  return ids;
+}
+
 void read_applications(PolicyReader& reader, const JsonNode& node, Match& match) {
-  for (const JsonNode* element : reader.elements(node))
-    match.applications.push_back(reader.application(*element));
+  match.applications = or_absent(reader.applications(node));
 }
 
 void read_masters(PolicyReader& reader, const JsonNode& node, Match& match) {
-  for (const JsonNode* element : reader.elements(node)) {
-    const std::string wanted = reader.text(*element);
-    const auto id = reader.catalog().application(wanted);
-    if (!id && !reader.error())
-      reader.fail(*element,
-                  fmt::format("unknown master protocol \"{}\"{}", wanted,
-                              did_you_mean(wanted, reader.catalog().application_names())));
-    match.masters.push_back(id.value_or(0));
-  }
+  match.masters = or_absent(reader.masters(node));
 }
 
 void read_categories(PolicyReader& reader, const JsonNode& node, Match& match) {
@@ -172,6 +171,46 @@ void read_tls_ciphers(PolicyReader& reader, const JsonNode& node, Match& match) 
   std::sort(match.tls_ciphers.begin(), match.tls_ciphers.end());
 }
 
+// As in "h2" or "http/*". A record lists the offered protocols with commas between them.
+void read_alpn(PolicyReader& reader, const JsonNode& node, Match& match) {
+  for (const JsonNode* element : reader.elements(node)) {
+    std::string wanted = to_lower(reader.text(*element));
+    if (wanted.empty() || wanted.find(',') != std::string::npos)
+      reader.fail(*element,
+                  fmt::format("\"{}\" is no protocol of ALPN, as in \"h2\" or \"http/*\"", wanted));
+    match.alpn.push_back(std::move(wanted));
+  }
+}
+
+// A fingerprint of another kind or length would never match.
+void read_ja4(PolicyReader& reader, const JsonNode& node, Match& match) {
+  for (const JsonNode* element : reader.elements(node)) {
+    std::string wanted = to_lower(reader.text(*element));
+    if (!is_ja4_pattern(wanted))
+      reader.fail(*element, fmt::format("\"{}\" is no JA4 fingerprint, as in "
+                                        "\"t13d1516h2_8daaf6152771_b186095e22b6\" or "
+                                        "\"t13d*_8daaf6152771_*\"",
+                                        wanted));
+    match.ja4.push_back(std::move(wanted));
+  }
+}
+
+constexpr std::pair<std::string_view, Confidence> kConfidenceNames[] = {
+    {to_string(Confidence::dpi), Confidence::dpi},
+    {to_string(Confidence::detector), Confidence::detector},
+    {to_string(Confidence::cache), Confidence::cache},
+    {to_string(Confidence::port), Confidence::port},
+    {to_string(Confidence::address), Confidence::address},
+};
+
+void read_confidence(PolicyReader& reader, const JsonNode& node, Match& match) {
+  for (const JsonNode* element : reader.elements(node)) {
+    const auto one = reader.one_of<Confidence>(*element, "confidence", kConfidenceNames);
+    match.confidences =
+        static_cast<std::uint8_t>(match.confidences | 1U << static_cast<unsigned>(one));
+  }
+}
+
 constexpr std::pair<std::string_view, std::uint8_t> kStates[] = {
     {"undecided", L7M_STATE_UNDECIDED},
     {"provisional", L7M_STATE_PROVISIONAL},
@@ -220,6 +259,10 @@ constexpr Field<Match> kMatchFields[] = {
     {"transports", read_transports},
     {"tls_version", read_tls_version},
     {"tls_ciphers", read_tls_ciphers},
+    {"alpn", read_alpn},
+    {"ja4", read_ja4},
+    {"ech", [](PolicyReader& r, const JsonNode& n, Match& m) { m.ech = r.boolean(n); }},
+    {"confidence", read_confidence},
     {"states", read_states},
     {"midstream", [](PolicyReader& r, const JsonNode& n, Match& m) { m.midstream = r.boolean(n); }},
     {"any", [](PolicyReader& r, const JsonNode& n, Match& m) { read_matches(r, n, m.any); }},

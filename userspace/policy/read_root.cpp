@@ -56,8 +56,7 @@ constexpr Field<InterfaceConfig> kInterfaceFields[] = {
 constexpr Field<SamplingOverride> kOverrideFields[] = {
     {"applications",
      [](PolicyReader& r, const JsonNode& n, SamplingOverride& o) {
-       for (const JsonNode* element : r.elements(n))
-         o.applications.push_back(r.application(*element));
+       o.applications = r.applications(n);
      },
      true},
     {"packets",

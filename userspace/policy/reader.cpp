@@ -8,6 +8,14 @@
 
 namespace l7mark {
 
+namespace {
+
+// Nearest names are looked for among all applications: a policy of thousands of unknown names must
+// not take seconds.
+constexpr std::size_t kSuggestions = 50;
+
+}  // namespace
+
 std::string PolicyReader::describe(const JsonNode& node, std::string_view message) const {
   const std::string path = JsonDocument::path(node);
   return path.empty() ? std::string(message) : fmt::format("{}: {}", path, message);
@@ -111,16 +119,41 @@ HostPattern PolicyReader::host_pattern(const JsonNode& node) {
   return {};
 }
 
-std::uint16_t PolicyReader::application(const JsonNode& node) {
+std::optional<std::uint16_t> PolicyReader::application(const JsonNode& node, bool own,
+                                                       std::string_view kind) {
   const std::string wanted = text(node);
-  for (const auto& own : policy_.applications)
-    if (equal_ignoring_case(own.name, wanted)) return own.id;
-  if (const auto id = catalog_.application(wanted)) return *id;
-  if (error_) return 0;  // the names below are many, and would not be seen
-  auto names = catalog_.application_names();
-  for (const auto& own : policy_.applications) names.push_back(own.name);
-  fail(node, fmt::format("unknown application \"{}\"{}", wanted, did_you_mean(wanted, names)));
-  return 0;
+  if (own)
+    for (const auto& one : policy_.applications)
+      if (equal_ignoring_case(one.name, wanted)) return one.id;
+  if (const auto id = catalog_.application(wanted)) return id;
+  if (error_) return std::nullopt;  // the names below are many, and would not be seen
+  std::string near;
+  if (++unknown_names_ <= kSuggestions) {
+    auto names = catalog_.application_names();
+    if (own)
+      for (const auto& one : policy_.applications) names.push_back(one.name);
+    near = did_you_mean(wanted, names);
+  }
+  const std::string message = fmt::format("unknown {} \"{}\"{}", kind, wanted, near);
+  if (unknown_ == UnknownApplications::fail)
+    fail(node, message);
+  else
+    warn(node, message);
+  return std::nullopt;
+}
+
+std::vector<std::uint16_t> PolicyReader::applications(const JsonNode& node) {
+  std::vector<std::uint16_t> out;
+  for (const JsonNode* element : elements(node))
+    if (const auto id = application(*element, true, "application")) out.push_back(*id);
+  return out;
+}
+
+std::vector<std::uint16_t> PolicyReader::masters(const JsonNode& node) {
+  std::vector<std::uint16_t> out;
+  for (const JsonNode* element : elements(node))
+    if (const auto id = application(*element, false, "master protocol")) out.push_back(*id);
+  return out;
 }
 
 std::span<JsonNode* const> PolicyReader::elements(const JsonNode& node) {

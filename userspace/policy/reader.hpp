@@ -34,8 +34,9 @@ using Choices = std::span<const std::pair<std::string_view, T>>;
 
 class PolicyReader {
  public:
-  PolicyReader(const JsonDocument& document, const Catalog& catalog, Policy& policy)
-      : document_(document), catalog_(catalog), policy_(policy) {}
+  PolicyReader(const JsonDocument& document, const Catalog& catalog, Policy& policy,
+               UnknownApplications unknown)
+      : document_(document), catalog_(catalog), policy_(policy), unknown_(unknown) {}
 
   [[nodiscard]] const Catalog& catalog() const { return catalog_; }
   // As far as it has been read: tables of keys are in the order in which they are read.
@@ -56,8 +57,11 @@ class PolicyReader {
   [[nodiscard]] Prefix prefix(const JsonNode& node);
   [[nodiscard]] PortRange port_range(const JsonNode& node);
   [[nodiscard]] HostPattern host_pattern(const JsonNode& node);
-  // nDPI's number or an own application's.
-  [[nodiscard]] std::uint16_t application(const JsonNode& node);
+  // Numbers of a list of nDPI's and own applications. Names that this classifier lacks are left
+  // out with a warning, or fail, as the constructor was told.
+  [[nodiscard]] std::vector<std::uint16_t> applications(const JsonNode& node);
+  // The same of nDPI's applications only: what carries another.
+  [[nodiscard]] std::vector<std::uint16_t> masters(const JsonNode& node);
 
   // The elements of a list that must have some.
   [[nodiscard]] std::span<JsonNode* const> elements(const JsonNode& node);
@@ -95,11 +99,15 @@ class PolicyReader {
 
  private:
   void check_keys(const JsonNode& node, const std::vector<std::string>& keys);
+  [[nodiscard]] std::optional<std::uint16_t> application(const JsonNode& node, bool own,
+                                                         std::string_view kind);
   [[nodiscard]] std::string describe(const JsonNode& node, std::string_view message) const;
 
   const JsonDocument& document_;
   const Catalog& catalog_;
   Policy& policy_;
+  UnknownApplications unknown_;
+  std::size_t unknown_names_ = 0;
   std::optional<Error> error_;
 };
 

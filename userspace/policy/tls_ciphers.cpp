@@ -354,31 +354,6 @@ constexpr std::pair<std::uint16_t, std::string_view> kSuites[] = {
 };
 constexpr std::string_view kPrefix = "TLS_";  // of every name, left out of the table
 
-// Both in lower case. On a mismatch only the last "*" is tried again, so the time is at most the
-// product of the two lengths.
-bool glob_match(std::string_view pattern, std::string_view text) {
-  std::size_t p = 0;
-  std::size_t t = 0;
-  std::size_t star = std::string_view::npos;
-  std::size_t resume = 0;
-  while (t < text.size()) {
-    if (p < pattern.size() && pattern[p] == '*') {
-      star = p++;
-      resume = t;
-    } else if (p < pattern.size() && pattern[p] == text[t]) {
-      ++p;
-      ++t;
-    } else if (star != std::string_view::npos) {
-      p = star + 1;
-      t = ++resume;
-    } else {
-      return false;
-    }
-  }
-  while (p < pattern.size() && pattern[p] == '*') ++p;
-  return p == pattern.size();
-}
-
 std::string full_name(std::string_view name) {
   return std::string(kPrefix) + std::string(name);
 }

@@ -167,4 +167,17 @@ std::optional<TlsVersion> tls_version_from_wire(std::uint16_t number) {
   }
 }
 
+bool is_ja4_pattern(std::string_view text) {
+  constexpr std::size_t kLength = 36;
+  constexpr std::size_t kSeparators[] = {10, 23};
+  const bool plain = text.find('*') == std::string_view::npos;
+  if (text.empty() || text.size() > kLength || (plain && text.size() != kLength)) return false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (plain && (c == '_') != (i == kSeparators[0] || i == kSeparators[1])) return false;
+    if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') && c != '_' && c != '*') return false;
+  }
+  return true;
+}
+
 }  // namespace l7mark
