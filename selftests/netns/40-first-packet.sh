@@ -9,13 +9,14 @@ set -euo pipefail
 
 lab_start first
 need bpftool dig dnsmasq getent openssl socat unshare
-# policy SERVICES HINTS [HOSTNAME]: of the class of films.
+# policy SERVICES HINTS [HOSTNAME]: of the class of films. A quiet flow is given up after IDLE seconds.
 policy() {
 	write_policy first <<END
 {
   "version": 1,
   "interfaces": [ { "name": "lan0", "mode": "tc" } ],
   "first_packet": { "services": $1, "hints": $2 },
+  "sampling": { "idle_timeout": ${IDLE:-3} },
   "classes": [
     { "name": "meetings", "match": { "applications": ["Zoom"] }, "mark": "0x10/0xf0" },
     { "name": "films", "match": { "hostnames": ["${3:-*.films.test}"] }, "mark": "0x20/0xf0" }
@@ -129,6 +130,23 @@ for family in 4 6; do
 	connect "IPv$family: the next flow to the service" second$family us04web.zoom.us $server 0x10
 	equal "IPv$family: flows --json tells who marked them first" "$(told_by $server)" "1 nothing 1 service"
 done
+
+# --- marked, and without an answer ------------------------------------------------------------------
+# listed ADDRESS SOURCE CONFIDENCE STATE: a flow of the class is, with these.
+listed() {
+	l7mark flows --json | jq -es --arg dst "$1" --argjson wanted "[$2,$3,$4]" \
+		'any(.[]; .dst == $dst and .class == "meetings" and [.source, .confidence, .state] == $wanted)'
+}
+expect_soon "an answered flow: the answer decides" 10 listed $SERVER4 '"answer"' '"dpi"' '"final"'
+IDLE=600 policy true true >/dev/null
+expect "a policy that waits for quiet flows is loaded" l7mark reload
+expect_soon "its service is remembered still" 10 learnt services $SERVER4
+spawn client silent socat "TCP:$SERVER4:443" EXEC:'sleep 600'
+silent=$SPAWNED
+expect_soon "a flow that says nothing: its service decides" 10 listed $SERVER4 '"service"' null '"provisional"'
+hang_up "$silent"
+policy true true >/dev/null
+expect "the first policy is loaded again" l7mark reload
 
 # --- the resolver's answer ------------------------------------------------------------------------
 spawn client tcpdump-dns tcpdump -Z root --immediate-mode -ni eth0 -U -w "$LAB_DIR/dns.pcap" udp dst port 53

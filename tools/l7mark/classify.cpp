@@ -93,17 +93,20 @@ Result<Setup> prepare(const Options& options) {
   return setup;
 }
 
-// The policy's classes of a flow, as of when it was captured.
-std::string class_of(const Setup& setup, const Answer& answer) {
-  if (!setup.matcher) return {};
+// The policy's classes of a flow, as of when it was captured, and who decided.
+void add_classes(const Setup& setup, const Answer& answer, RecordContext& context) {
+  if (!setup.matcher) {
+    context.source = answer.facts.answered() ? Source::answer : Source::none;
+    return;
+  }
   const WallTime when{
       std::chrono::duration_cast<WallTime::duration>(std::chrono::nanoseconds(answer.last_ns))};
-  std::string out;
-  for (const std::uint16_t index : setup.matcher->match(answer.facts, answer.state, when)) {
-    if (!out.empty()) out += ',';
-    out += setup.matcher->policy().classes[index].name;
+  const ClassList classes = setup.matcher->match(answer.facts, answer.state, when);
+  for (const std::uint16_t index : classes) {
+    if (!context.class_name.empty()) context.class_name += ',';
+    context.class_name += setup.matcher->policy().classes[index].name;
   }
-  return out;
+  context.source = setup.matcher->source(answer.facts, classes);
 }
 
 void print_flows(const CapturePath& path, const std::string& capture, const Setup& setup,
@@ -111,7 +114,7 @@ void print_flows(const CapturePath& path, const std::string& capture, const Setu
   for (const CaptureFlow& flow : path.flows()) {
     RecordContext context;
     context.capture = capture;
-    context.class_name = class_of(setup, flow.answer);
+    add_classes(setup, flow.answer, context);
     context.count = flow.count;
     context.sampled_packets = flow.sampled_packets;
     context.sampled_bytes = flow.sampled_bytes;

@@ -123,7 +123,10 @@ class Core {
   void end_flows(std::span<const std::pair<FlowKey, std::uint64_t>> ended);  // keys and ids
   void emit(std::string_view type, const FlowKey& key, const Flow& flow,
             std::string_view reason = {});
-  [[nodiscard]] nlohmann::ordered_json record(const FlowKey& key, const Flow& flow) const;
+  // `source` is `none` where the flow's answer and class tell it.
+  [[nodiscard]] nlohmann::ordered_json record(const FlowKey& key, const Flow& flow,
+                                              Source source = Source::none) const;
+  [[nodiscard]] std::optional<nlohmann::ordered_json> promised_record(const FlowKey& key);
   void log_flow(const FlowKey& key, const Flow& flow) const;
   void sweep();
   void breathe_each(std::size_t& count);

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "daemon/core.hpp"
+#include "dpi/client.hpp"
 #include "util/clock.hpp"
 #include "util/log.hpp"
 
@@ -25,6 +26,11 @@ double wall_seconds(std::uint64_t monotonic_ns) {
   return static_cast<double>(then) / 1000.0;
 }
 
+bool is_promised(const l7m_candidate& candidate) {
+  return (candidate.flags & (L7M_FLOW_SERVICE | L7M_FLOW_HINT)) != 0 &&
+         candidate.action >= L7M_STATES;
+}
+
 nlohmann::ordered_json actions_json(const PolicyClass& c) {
   nlohmann::ordered_json out = nlohmann::ordered_json::object();  // a class may do nothing
   const Actions& a = c.actions;
@@ -44,13 +50,17 @@ nlohmann::ordered_json actions_json(const PolicyClass& c) {
 
 }  // namespace
 
-nlohmann::ordered_json Core::record(const FlowKey& key, const Flow& flow) const {
+nlohmann::ordered_json Core::record(const FlowKey& key, const Flow& flow, Source source) const {
   RecordContext context;
-  context.class_name = actions_.effective(flow.action).class_name;
+  const Answer answer = answer_of(key, flow);
+  const EffectiveAction& effective = actions_.effective(flow.action);
+  context.class_name = effective.class_name;
+  context.source =
+      source != Source::none ? source : matcher_->source(answer.facts, effective.classes);
   context.count = flow.total;
   context.sampled_packets = flow.sampled_packets;
   context.sampled_bytes = flow.sampled_bytes;
-  nlohmann::ordered_json out = to_json(answer_of(key, flow), context, names_);
+  nlohmann::ordered_json out = to_json(answer, context, names_);
   out["flow_id"] = flow.id;
   out["first_seen"] = wall_seconds(flow.first_ns);
   out["last_seen"] = wall_seconds(flow.last_ms * 1'000'000);
@@ -59,6 +69,30 @@ nlohmann::ordered_json Core::record(const FlowKey& key, const Flow& flow) const 
   for (const auto& [name, index] : interfaces_)
     if (index == flow.ifindex) out["interface"] = name;
   if (flow.vlan != 0) out["vlan"] = flow.vlan;
+  return out;
+}
+
+// A flow that the kernel marked by its first packet and that has no answer yet. It is in the table
+// of candidates only: ids and the time of the first packet come with the answer.
+std::optional<nlohmann::ordered_json> Core::promised_record(const FlowKey& key) {
+  const auto candidate = dataplane_.candidate(key);
+  const auto now = recent_clock();
+  if (!candidate || !is_promised(*candidate) || !now) return std::nullopt;
+  Flow flow;
+  flow.initiator = candidate->initiator & 1;
+  flow.client = client_of(key, flow.initiator, candidate->flags, policy_->inside) & 1;
+  flow.flags = candidate->flags;
+  flow.midstream = (candidate->flags & L7M_FLOW_MIDSTREAM) != 0;
+  flow.state = FlowState::provisional;
+  flow.action = ActionTable::id_of_index(candidate->action);
+  flow.total = candidate->count;
+  flow.sampled_packets = candidate->sampled;
+  const std::uint64_t age = jiffies_.age_ms(candidate->last_seen, *now);
+  flow.last_ms = now_ms() > age ? now_ms() - age : 0;
+  const bool service = (candidate->flags & L7M_FLOW_SERVICE) != 0;
+  nlohmann::ordered_json out = record(key, flow, service ? Source::service : Source::dns);
+  out.erase("flow_id");
+  out.erase("first_seen");
   return out;
 }
 
@@ -99,11 +133,17 @@ std::function<std::optional<nlohmann::ordered_json>()> Core::records() {
   std::vector<FlowKey> keys;
   keys.reserve(flows_.size());
   flows_.for_each([&](const FlowKey& key, const Flow&) { keys.push_back(key); });
+  const auto walked =
+      dataplane_.for_each_candidate([&](const FlowKey& key, const l7m_candidate& candidate) {
+        if (is_promised(candidate) && flows_.find(key) == nullptr) keys.push_back(key);
+      });
+  if (!walked.ok()) log_error("{}", walked.error().message());
   return [this, keys = std::move(keys),
           next = std::size_t{0}]() mutable -> std::optional<nlohmann::ordered_json> {
     while (next < keys.size()) {
       const FlowKey& key = keys[next++];
       if (const Flow* flow = flows_.find(key)) return record(key, *flow);
+      if (auto promised = promised_record(key)) return promised;
     }
     return std::nullopt;
   };
