@@ -69,6 +69,21 @@ TEST(QuicHello, SeveralPacketsInOneDatagram) {
   EXPECT_FALSE(hello.is_plain());
 }
 
+// Firefox fills a datagram up with zeros behind its packet, and UDP segmentation offload then glues
+// it to the next.
+TEST(QuicHello, ZerosBetweenPackets) {
+  const Bytes message = quic_client_hello("example.org", 2400);
+  QuicClient client;
+  Bytes merged;
+  for (const Bytes& datagram : client.initials(message, 3)) {
+    put(merged, datagram);
+    merged.insert(merged.end(), 247, 0x00);
+  }
+  QuicHello hello;
+  EXPECT_EQ(hello.add(merged), State::complete);
+  EXPECT_EQ(message_of(hello), message);
+}
+
 // Chromium cuts the hello into many CRYPTO frames, shuffles them, and puts PADDING and PING
 // between.
 TEST(QuicHello, ScrambledFrames) {

@@ -11,6 +11,8 @@
 
 #include "dpi/client.hpp"
 #include "dpi/dns.hpp"
+#include "dpi/flow_handshake.hpp"
+#include "dpi/own_risks.hpp"
 
 namespace l7mark {
 namespace {
@@ -54,7 +56,30 @@ bool is_closed(std::uint8_t flags) {
   return l7m_is_closed(flags) != 0;
 }
 
+// Adds what the handshake tells to what nDPI does. The fingerprint is ours in every build, and so
+// is the version that the server chose: nDPI 4.2 tells the one that was offered.
+void describe_handshake(const HandshakeFacts& handshake, const Engine& engine, FlowFacts& facts) {
+  FlowDetails& details = facts.details;
+  if (handshake.conflict) engine.add_risk(facts, kConflictingSegments.bit);
+  if (!handshake.hello) return;
+  details.ja4_client = handshake.ja4;
+  details.ech = handshake.ech;
+  if (details.alpn.empty()) details.alpn = handshake.alpn;
+  if (facts.hostname.empty()) facts.hostname = handshake.server_name;
+  if (handshake.version != 0) details.tls_version = handshake.version;
+  if (handshake.cipher != 0 && details.tls_cipher_id != handshake.cipher) {
+    details.tls_cipher_id = handshake.cipher;
+    details.tls_cipher = Engine::cipher_name(handshake.cipher);
+  }
+}
+
 }  // namespace
+
+// The begin of a packet that comes in several records.
+struct PartialPacket {
+  std::vector<std::uint8_t> data;
+  l7m_sample head;  // last: it ends in an array without a size
+};
 
 struct Classifier::Flow : PoolLinks<Flow> {
   FlowKey key;
@@ -80,6 +105,11 @@ struct Classifier::Flow : PoolLinks<Flow> {
   std::uint64_t sampled_bytes = 0;
   std::vector<std::uint8_t> headers;  // of the first packet, while nDPI has not seen it
   std::size_t headers_length = 0;     // that packet's length on the wire
+  std::unique_ptr<FlowHandshake> handshake;
+  std::unique_ptr<PartialPacket> parts;
+  std::uint32_t begin[2] = {0, 0};  // TCP: sequence number of each side's first payload byte...
+  std::uint8_t begin_known = 0;     // ...where this bit of the side is set
+  std::uint8_t spoke = 0;           // bits of the sides that have sent payload
   Queue* queue = nullptr;
 
   // As new, but for the room in `headers` and what the pool has written.
@@ -92,6 +122,10 @@ struct Classifier::Flow : PoolLinks<Flow> {
     headers = std::move(room);
   }
 };
+
+bool Classifier::begun(const Flow& flow) {
+  return flow.engine || (flow.handshake && flow.handshake->holds());
+}
 
 Classifier::Classifier(Engine& engine, ClassifierSink& sink, ClassifierOptions options)
     : engine_(engine),
@@ -137,7 +171,7 @@ bool Classifier::take_more(std::span<const std::byte> record) {
       flow->flags = sample.candidate_flags;
       flow->count = sample.count;
       // Refused connections wait: the next on the same ports is often the one that matters.
-      if (flow->engine && is_closed(flow->flags)) give_up(*flow);
+      if (begun(*flow) && is_closed(flow->flags)) give_up(*flow);
       return true;
     case L7M_RECORD_SAMPLE:
       break;
@@ -154,10 +188,43 @@ bool Classifier::take_more(std::span<const std::byte> record) {
   flow->flags = sample.candidate_flags;
   flow->count = sample.count;
   flow->last_ns = std::max<std::uint64_t>(flow->last_ns, sample.time_ns);
-  flow->sampled_packets += 1;
+  flow->sampled_packets += sample.offset == 0 ? 1 : 0;
   flow->sampled_bytes += sample.captured;
   move_to(*flow, *flow->queue);
-  inspect(*flow, sample, data);
+  std::span<const std::uint8_t> packet = data;
+  if (sample.offset != 0 || sample.captured < sample.wanted || flow->parts) {
+    if (!join_parts(*flow, sample, packet)) return true;
+  }
+  inspect(*flow, sample, packet);
+  return true;
+}
+
+// Records of one packet follow each other. True when `sample` and `data` are of a packet that can
+// be inspected: the one that has become whole, or the one of this record.
+bool Classifier::join_parts(Flow& flow, l7m_sample& sample, std::span<const std::uint8_t>& data) {
+  if (sample.offset == 0) {
+    if (flow.parts) {
+      // The rest of the packet before found no room in the ring.
+      const std::unique_ptr<PartialPacket> cut = std::move(flow.parts);
+      const FlowKey key = flow.key;
+      inspect(flow, cut->head, cut->data);
+      if (flows_->find(key) != &flow) return false;  // that was its last word
+    }
+    if (sample.captured >= sample.wanted) return true;
+    flow.parts = std::make_unique<PartialPacket>();
+    flow.parts->head = sample;
+    flow.parts->data.assign(data.begin(), data.end());
+    return false;
+  }
+  if (!flow.parts || flow.parts->data.size() != sample.offset) return false;
+  std::vector<std::uint8_t>& whole = flow.parts->data;
+  whole.insert(whole.end(), data.begin(), data.end());
+  if (whole.size() < flow.parts->head.wanted) return false;
+  joined_ = std::move(whole);
+  sample = flow.parts->head;
+  sample.captured = static_cast<std::uint32_t>(joined_.size());
+  data = joined_;
+  flow.parts.reset();
   return true;
 }
 
@@ -194,7 +261,9 @@ void Classifier::hold(Flow& flow, Queue& queue) {
 }
 
 void Classifier::make_room(Queue& queue) {
-  const std::size_t limit = &queue == &waiting_ ? options_.max_waiting : options_.max_flows;
+  const std::size_t limit = &queue == &waiting_   ? options_.max_waiting
+                            : &queue == &reading_ ? options_.max_reading
+                                                  : options_.max_flows;
   while (queue.size() >= std::max<std::size_t>(limit, 1)) {
     Flow& oldest = queue.front();
     if (&queue == &waiting_) {
@@ -217,7 +286,7 @@ void Classifier::erase(Flow& flow) {
 // memory for it, the flow is forgotten.
 bool Classifier::start(Flow& flow) {
   if (flow.engine) return true;
-  make_room(active_);
+  if (flow.queue != &active_) make_room(active_);
   flow.engine = engine_.new_flow();
   if (!flow.engine) {
     ++stats_.memory_failures;
@@ -242,29 +311,36 @@ void Classifier::inspect(Flow& flow, const l7m_sample& sample, std::span<const s
   std::span<const std::uint8_t> packet = data.subspan(sample.l3_offset);
   packet = packet.first(std::min(packet.size(), length));
 
+  // A first packet that is not under way is a SYN, or the answer to one.
+  if ((sample.flags & L7M_SAMPLE_FIRST) != 0 && flow.key.raw.protocol == IPPROTO_TCP &&
+      (sample.candidate_flags & L7M_FLOW_MIDSTREAM) == 0) {
+    flow.begin[sample.direction] = sample.sequence;
+    flow.begin_known |= static_cast<std::uint8_t>(1U << sample.direction);
+  }
   const bool put_by = sample.l4_payload == 0 && !flow.engine && flow.headers.empty();
   if (put_by) {
     // A flood of these costs no state of nDPI.
     packet = packet.first(std::min(packet.size(), kMaxHeaders));
     flow.headers.assign(packet.begin(), packet.end());
     flow.headers_length = length;
-  } else {
-    if (!start(flow)) return;
-    feed(flow, packet, length, sample.time_ns);
-    watch_dns(flow, sample, packet);
+  } else if (!look_at(flow, sample, packet, length)) {
+    return;
   }
 
   const bool last = (sample.flags & L7M_SAMPLE_LAST) != 0;
   // A resolver asks for A and AAAA on one socket, and a near server answers the one before the
   // other is asked: the second response is worth a packet more, and a moment.
   const bool more_dns = !last && flow.dns_queries > flow.dns_responses;
-  const bool twin_dns = !last && flow.dns_queries == 1 && flow.dns_responses == 1;
-  if (flow.detected && !more_dns && !twin_dns) {
+  const bool twin_dns = flow.dns_queries == 1 && flow.dns_responses == 1;
+  // So is QUIC's server: its first packet tells the cipher.
+  const bool server = flow.handshake && flow.handshake->awaits_server();
+  const bool twin = !last && (twin_dns || server);
+  if (flow.detected && !more_dns && !twin) {
     settle(flow);
-  } else if (last || (flow.engine && is_closed(flow.flags))) {
+  } else if (last || (begun(flow) && is_closed(flow.flags))) {
     give_up(flow);
   } else {
-    if (flow.detected) hold(flow, twin_dns ? twins_ : active_);
+    if (flow.detected) hold(flow, twin ? twins_ : active_);
     if (flow.detection.known() && flow.detection != flow.told) {
       flow.told = flow.detection;
       if (flow.due == 0) {
@@ -275,9 +351,49 @@ void Classifier::inspect(Flow& flow, const l7m_sample& sample, std::span<const s
   }
 }
 
+// Shows nDPI a packet, or in its place what the handshake that it belongs to has become by it.
+// False if there was no memory and the flow is gone.
+bool Classifier::look_at(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> packet,
+                         std::size_t length) {
+  using Step = FlowHandshake::Step;
+  Step step = Step::as_it_is;
+  if (sample.l4_payload != 0) {
+    HandshakePacket part;
+    part.direction = sample.direction;
+    part.protocol = flow.key.raw.protocol;
+    part.sequence = sample.sequence;
+    part.packet = packet;
+    part.payload_length = sample.l4_payload;
+    part.payload_offset = length - std::min<std::size_t>(length, sample.l4_payload);
+    const auto side = static_cast<std::uint8_t>(1U << sample.direction);
+    const bool begins = (flow.spoke & side) == 0;
+    flow.spoke |= side;
+    if (!flow.handshake && begins && !flow.detected &&
+        FlowHandshake::may_begin(part, (flow.begin_known & side) != 0,
+                                 flow.begin[sample.direction])) {
+      flow.handshake = std::make_unique<FlowHandshake>();
+      for (const int each : {0, 1})
+        if ((flow.begin_known & 1U << each) != 0) flow.handshake->begin(each, flow.begin[each]);
+    }
+    if (flow.handshake) step = flow.handshake->take(part);
+  }
+  if (step == Step::hold) {
+    if (!flow.engine) hold(flow, reading_);
+    return true;
+  }
+  if (!start(flow)) return false;
+  if (step != Step::as_it_is) {
+    const auto made = flow.handshake->made();
+    feed(flow, made, made.size(), sample.time_ns);
+  }
+  if (step != Step::replaced) feed(flow, packet, length, sample.time_ns);
+  watch_dns(flow, sample, packet);
+  return true;
+}
+
 void Classifier::feed(Flow& flow, std::span<const std::uint8_t> copied, std::size_t length,
                       std::uint64_t time_ns) {
-  if (flow.detected) return;
+  if (flow.detected || copied.empty()) return;
   std::copy(copied.begin(), copied.end(), packet_.begin());
   if (copied.size() < dirty_)
     std::fill(packet_.begin() + static_cast<std::ptrdiff_t>(copied.size()),
@@ -316,6 +432,15 @@ void Classifier::watch_dns(Flow& flow, const l7m_sample& sample,
 // No more of it will be looked at. The flow is gone then.
 void Classifier::give_up(Flow& flow) {
   if (!start(flow)) return;
+  if (flow.handshake) {
+    const auto held = flow.handshake->give_up();
+    feed(flow, held, held.size(), flow.last_ns);
+  }
+  if (flow.parts && flow.parts->data.size() > flow.parts->head.l3_offset) {
+    const std::span<const std::uint8_t> cut =
+        std::span(flow.parts->data).subspan(flow.parts->head.l3_offset);
+    feed(flow, cut, std::min<std::size_t>(flow.parts->head.l3_length, kMaxPacket), flow.last_ns);
+  }
   if (!flow.detected) {
     flow.detection = engine_.give_up(flow.engine);
     flow.guessed = flow.detection.known() && engine_.is_guess(flow.engine);
@@ -365,6 +490,7 @@ void Classifier::answer(Flow& flow, FlowState state) {
   facts.vlan = flow.vlan;
   std::copy(flow.client_mac.begin(), flow.client_mac.end(), std::begin(facts.client_mac));
   engine_.describe(flow.engine, flow.detection, facts);
+  if (flow.handshake) describe_handshake(flow.handshake->facts(), engine_, facts);
   out.sampled_packets = flow.sampled_packets;
   out.sampled_bytes = flow.sampled_bytes;
   out.count = flow.count;
@@ -384,7 +510,7 @@ bool Classifier::idle(std::uint64_t now_ns) {
     const std::uint64_t last = queue.front().last_ns;
     return last < now_ns && now_ns - last >= life;
   };
-  for (Queue* queue : {&waiting_, &active_, &twins_}) {
+  for (Queue* queue : {&waiting_, &active_, &reading_, &twins_}) {
     while (expired(*queue)) {
       sink_.on_revisit(queue->front().key);
       give_up(queue->front());
@@ -398,7 +524,7 @@ void Classifier::abandon(const FlowKey& key) {
 }
 
 void Classifier::finish() {
-  for (Queue* queue : {&waiting_, &active_, &twins_})
+  for (Queue* queue : {&waiting_, &active_, &reading_, &twins_})
     while (!queue->empty()) give_up(queue->front());
 }
 

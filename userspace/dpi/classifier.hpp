@@ -36,6 +36,8 @@ struct ClassifierOptions {
   std::size_t max_waiting = 32768;
   // A flow without a sample for so long is given up; 0 for never.
   std::uint64_t idle_ns = 10'000'000'000;
+  // Flows whose hello is not whole yet (up to 36 KB each). The oldest is given up for a new one.
+  std::size_t max_reading = 2048;
   // Prefixes of the clients' side: see client_of().
   std::vector<Prefix> inside;
 
@@ -101,12 +103,16 @@ class Classifier {
   using Queue = PoolQueue<Flow>;
 
   Flow& create(const FlowKey& key, const l7m_sample& sample);
+  bool join_parts(Flow& flow, l7m_sample& sample, std::span<const std::uint8_t>& data);
   void move_to(Flow& flow, Queue& queue);
   void hold(Flow& flow, Queue& queue);
   void inspect(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> data);
+  static bool begun(const Flow& flow);
   bool start(Flow& flow);
   void feed(Flow& flow, std::span<const std::uint8_t> copied, std::size_t length,
             std::uint64_t time_ns);
+  bool look_at(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> packet,
+               std::size_t length);
   void watch_dns(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> packet);
   void give_up(Flow& flow);
   void answer(Flow& flow, FlowState state);
@@ -122,12 +128,15 @@ class Classifier {
   std::unique_ptr<FlowPool<Flow>> flows_;
   Queue waiting_;  // no payload yet, nothing given to nDPI
   Queue active_;   // nDPI holds state
-  Queue twins_;    // DNS, one query answered: the other address family may follow
+  Queue reading_;  // a hello that is not whole: nDPI has not seen it
+  Queue twins_;    // answered, but one packet more is worth a moment: DNS's other family, QUIC's
+                   // answer to the hello
   AnsweredFlows answered_;
   // The packet that nDPI is given. Its first `dirty_` bytes were written, the rest is zero.
   std::vector<std::uint8_t> packet_;
   std::size_t dirty_ = 0;
-  std::vector<Flow*> due_;  // have a provisional answer to be told; null for no more
+  std::vector<std::uint8_t> joined_;  // a packet that came in several records
+  std::vector<Flow*> due_;            // have a provisional answer to be told; null for no more
   std::uint64_t time_ms_ = 0;
   std::int64_t wall_offset_ns_ = 0;
 };

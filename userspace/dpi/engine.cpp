@@ -329,6 +329,10 @@ void Engine::fill(Catalog& catalog) const {
   for (const auto& item : risks()) catalog.add_risk(item.id, item.name, item.severity);
 }
 
+std::string Engine::cipher_name(std::uint16_t cipher) {
+  return ndpi::cipher_name(ndpi_cipher2str, cipher);
+}
+
 std::string Engine::version() {
   return ndpi_revision();
 }

@@ -124,6 +124,9 @@ class Engine {
   // Hands all of them to what policies are read and shown with.
   void fill(Catalog& catalog) const;
 
+  // Name of a TLS cipher suite by IANA's number.
+  [[nodiscard]] static std::string cipher_name(std::uint16_t cipher);
+
   // Of the library: "4.2.0"; of one built from a checkout "4.11.0-4823-0123abcd".
   [[nodiscard]] static std::string version();
 

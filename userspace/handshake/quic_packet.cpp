@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "handshake/quic_packet.hpp"
 
+#include <algorithm>
+
 namespace l7mark {
 namespace {
 
@@ -39,7 +41,11 @@ std::uint64_t quic_varint(ByteReader& reader) {
 }
 
 std::optional<QuicPacket> QuicPacketReader::next() {
-  const auto datagram = rest_;
+  // Some clients fill a datagram up behind its last packet, and UDP segmentation offload glues
+  // datagrams: zeros are no header, and another packet may follow them.
+  const auto begin =
+      std::find_if(rest_.begin(), rest_.end(), [](std::uint8_t byte) { return byte != 0; });
+  const auto datagram = std::span<const std::uint8_t>(begin, rest_.end());
   rest_ = {};
   ByteReader reader(datagram);
   const std::uint8_t first = reader.u8();
