@@ -114,7 +114,7 @@ TEST(PolicyError, Settings) {
        "1:42: sampling.packets: must be a whole number from 1 to 255"},
       {R"({ "version": 1, "sampling": { "whole": 5, "packets": 4 } })",
        "1:40: sampling.whole: must be a whole number from 0 to 4"},
-      {R"({ "version": 1, "sampling": { "snaplen": 2000 } })",
+      {R"({ "version": 1, "sampling": { "snaplen": 2000, "whole_snaplen": 1600 } })",
        "1:29: sampling: \"snaplen\" is above \"whole_snaplen\", 1600"},
       {R"({ "version": 1, "workers": 65 })", "1:28: workers: must be a whole number from 1 to 64"},
       {R"({ "version": 1, "limits": { "ring_bytes": 100000 } })",

@@ -18,7 +18,9 @@ TEST(PolicyRead, Defaults) {
   const auto policy = good_policy(R"({ "version": 1 })");
   EXPECT_EQ(policy->sampling.packets, 8);
   EXPECT_EQ(policy->sampling.whole, 4);
+  EXPECT_EQ(policy->sampling.whole_plain, 4);
   EXPECT_EQ(policy->sampling.snaplen, 128U);
+  EXPECT_EQ(policy->sampling.whole_snaplen, std::uint32_t{L7M_MAX_SNAPLEN});
   EXPECT_EQ(policy->workers, 1U);
   EXPECT_EQ(policy->limits.flows, std::uint32_t{L7M_DEFAULT_FLOWS});
   EXPECT_TRUE(policy->first_packet.services);
@@ -33,7 +35,7 @@ TEST(PolicyRead, Defaults) {
 
 // A flow that began with no handshake had "whole_plain" packets whole, and gets as many again.
 TEST(PolicyRead, AFlowSampledAnewKeepsItsKind) {
-  const auto usual = good_policy(R"({ "version": 1 })");
+  const auto usual = good_policy(R"({ "version": 1, "sampling": { "whole_plain": 2 } })");
   EXPECT_EQ(usual->sampling.whole_of(4), 4);
   EXPECT_EQ(usual->sampling.whole_of(2), 2);
   EXPECT_EQ(usual->sampling.whole_of(9), 4) << "sampled anew before";

@@ -47,9 +47,9 @@ struct SamplingOverride {
 struct SamplingConfig {
   std::uint8_t packets = 8;      // payload packets copied of a flow
   std::uint8_t whole = 4;        // of them, how many up to whole_snaplen
-  std::uint8_t whole_plain = 2;  // the same of flows that begin with no TLS or QUIC handshake
+  std::uint8_t whole_plain = 4;  // the same of flows that begin with no TLS or QUIC handshake
   std::uint32_t snaplen = 128;
-  std::uint32_t whole_snaplen = 1600;
+  std::uint32_t whole_snaplen = L7M_MAX_SNAPLEN;
   // Bytes of each side's first flight of TLS, DTLS or QUIC, whatever its packets: a post-quantum
   // ClientHello is 1.7 to 1.9 kB, and no TLS record is longer than this.
   std::uint32_t handshake = L7M_MAX_FLIGHT;
