@@ -120,6 +120,7 @@ struct FlowDetails {
   std::string http_url;             // host and path
   std::string dns_query;            // name asked for
   std::string bittorrent_hash;      // hex
+  std::string address_owner;        // application that the server's address belongs to
   std::uint16_t tls_version = 0;    // 0x0303 is TLS 1.2 (RFC 8446, 4.2.1)
   std::uint16_t tls_cipher_id = 0;  // IANA number
   std::int64_t tls_not_before = 0;  // seconds since 1970, 0 if not seen

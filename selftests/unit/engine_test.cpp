@@ -137,6 +137,52 @@ TEST_F(EngineTest, HttpHostAndAgent) {
   EXPECT_EQ(facts.details.user_agent, "test/1.0");
 }
 
+TEST_F(EngineTest, InjectionsInUrlsAreRisks) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"/item?id=1%27%20or%20%271%27=%271", "SQL Injection"},
+      {"/item?name=%3Cscript%3Ealert(1)%3C/script%3E", "XSS Attack"},
+      {"/item?id=17", nullptr}};
+  for (const auto& [url, risk] : cases) {
+    EngineFlow flow = engine_.new_flow();
+    Endpoints ends;
+    ends.dport = 80;
+    feed(flow, tcp(ends, L7M_TCP_SYN, 100, 0));
+    const std::string request =
+        std::string("GET ") + url +
+        " HTTP/1.1\r\nHost: example.org\r\nUser-Agent: Mozilla/5.0 (X11; Linux "
+        "x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\r\n";
+    const Detection detection = feed(flow, tcp(ends, L7M_TCP_ACK, 101, 1, text(request)));
+    FlowFacts facts;
+    engine_.describe(flow, detection, facts);
+    std::string names;
+    for (const RiskName& each : engine_.risks())
+      if ((facts.risks >> each.id & 1) != 0) names += each.name + ";";
+    if (risk == nullptr) {
+      EXPECT_EQ(names, "");
+      EXPECT_EQ(facts.risk_score, 0U);
+    } else {
+      EXPECT_NE(names.find(risk), std::string::npos) << url << ": " << names;
+      EXPECT_GT(facts.risk_score, 0U);
+    }
+  }
+}
+
+// nDPI is not given the other side's SYN-ACK, but it was counted.
+TEST_F(EngineTest, AFlowWithPacketsBothWaysIsNotUnidirectional) {
+  std::uint64_t one_way = 0;
+  for (const RiskName& risk : engine_.risks())
+    if (risk.name == "Unidirectional Traffic") one_way = std::uint64_t{1} << risk.id;
+  if (one_way == 0) GTEST_SKIP() << "this nDPI has no such risk";
+  EngineFlow flow = engine_.new_flow();
+  const Endpoints ends;
+  feed(flow, tcp(ends, L7M_TCP_SYN, 100, 0));
+  feed(flow, tcp(ends, L7M_TCP_ACK, 101, 1, client_hello("example.org")));
+  const Detection detection = engine_.give_up(flow);
+  FlowFacts facts;
+  engine_.describe(flow, detection, facts, true);
+  EXPECT_EQ(facts.risks & one_way, 0U);
+}
+
 TEST_F(EngineTest, TheHashIsBitTorrentsOwn) {
   Endpoints ends;
   ends.dport = 6881;

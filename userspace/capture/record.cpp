@@ -134,6 +134,7 @@ nlohmann::ordered_json to_json(const Answer& answer, const RecordContext& contex
   put(http, "url", details.http_url);
   put(http, "user_agent", details.user_agent);
   if (!http.empty()) out["http"] = std::move(http);
+  put(out, "address_owner", details.address_owner);
   if (!details.dns_query.empty()) out["dns"] = Json{{"query", details.dns_query}};
   if (!details.bittorrent_hash.empty())
     out["bittorrent"] = Json{{"info_hash", details.bittorrent_hash}};

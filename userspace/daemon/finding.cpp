@@ -27,6 +27,7 @@ void each_text(Archive& io, Facts& f) {
   io(d.http_url);
   io(d.dns_query);
   io(d.bittorrent_hash);
+  io(d.address_owner);
 }
 
 template <class Archive, class Details>

@@ -93,6 +93,7 @@ void facts_fields(Archive& io, FactsRef& f) {
   io(f.details.http_url);
   io(f.details.dns_query);
   io(f.details.bittorrent_hash);
+  io(f.details.address_owner);
   io(f.details.tls_version);
   io(f.details.tls_cipher_id);
   io(f.details.tls_not_before);

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <utility>
 
+#include "dpi/bare_ack.hpp"
 #include "dpi/client.hpp"
 #include "dpi/dns.hpp"
 #include "dpi/flow_handshake.hpp"
@@ -21,6 +22,7 @@ constexpr std::size_t kMaxPacket = 65535;  // nDPI takes 16 bits
 // What is kept of a first packet without payload: IPv6 with extension headers, TCP with options.
 constexpr std::size_t kMaxHeaders = 192;
 constexpr std::uint16_t kDnsPort = 53;
+constexpr std::uint8_t kBothDirections = 0x03;
 // How long a resolver that has one answer may take to ask for the other on the same socket.
 constexpr std::uint64_t kTwinLifeNs = 500'000'000;
 constexpr std::uint64_t kNsPerMs = 1'000'000;
@@ -91,6 +93,7 @@ struct Classifier::Flow : PoolLinks<Flow> {
   bool guessed = false;          // its detection is a guess by port or address
   std::uint8_t dns_queries = 0;  // over UDP
   std::uint8_t dns_responses = 0;
+  std::uint8_t bare = 0;  // bit of the direction whose packet without payload was copied
   std::uint16_t vlan = 0;
   std::uint32_t ifindex = 0;
   std::array<std::uint8_t, 6> client_mac{};
@@ -109,7 +112,7 @@ struct Classifier::Flow : PoolLinks<Flow> {
   std::unique_ptr<PartialPacket> parts;
   std::uint32_t begin[2] = {0, 0};  // TCP: sequence number of each side's first payload byte...
   std::uint8_t begin_known = 0;     // ...where this bit of the side is set
-  std::uint8_t spoke = 0;           // bits of the sides that have sent payload
+  std::uint8_t spoke = 0;           // bits of the directions that had payload
   Queue* queue = nullptr;
 
   // As new, but for the room in `headers` and what the pool has written.
@@ -323,6 +326,7 @@ void Classifier::inspect(Flow& flow, const l7m_sample& sample, std::span<const s
     packet = packet.first(std::min(packet.size(), kMaxHeaders));
     flow.headers.assign(packet.begin(), packet.end());
     flow.headers_length = length;
+    flow.bare = static_cast<std::uint8_t>(1U << sample.direction);
   } else if (!look_at(flow, sample, packet, length)) {
     return;
   }
@@ -357,6 +361,7 @@ bool Classifier::look_at(Flow& flow, const l7m_sample& sample, std::span<const s
                          std::size_t length) {
   using Step = FlowHandshake::Step;
   Step step = Step::as_it_is;
+  bool begins = false;  // its direction's first packet with payload
   if (sample.l4_payload != 0) {
     HandshakePacket part;
     part.direction = sample.direction;
@@ -366,7 +371,7 @@ bool Classifier::look_at(Flow& flow, const l7m_sample& sample, std::span<const s
     part.payload_length = sample.l4_payload;
     part.payload_offset = length - std::min<std::size_t>(length, sample.l4_payload);
     const auto side = static_cast<std::uint8_t>(1U << sample.direction);
-    const bool begins = (flow.spoke & side) == 0;
+    begins = (flow.spoke & side) == 0;
     flow.spoke |= side;
     if (!flow.handshake && begins && !flow.detected &&
         FlowHandshake::may_begin(part, (flow.begin_known & side) != 0,
@@ -382,6 +387,8 @@ bool Classifier::look_at(Flow& flow, const l7m_sample& sample, std::span<const s
     return true;
   }
   if (!start(flow)) return false;
+  // The other direction has spoken before.
+  if (begins && flow.spoke == kBothDirections) feed_bare_ack(flow, sample, packet);
   if (step != Step::as_it_is) {
     const auto made = flow.handshake->made();
     feed(flow, made, made.size(), sample.time_ns);
@@ -409,6 +416,24 @@ void Classifier::feed(Flow& flow, std::span<const std::uint8_t> copied, std::siz
     flow.detected = true;
     flow.guessed = engine_.is_guess(flow.engine);
   }
+}
+
+// nDPI 4.2 reads the headers of an HTTP response only if it was given a packet without payload of
+// the server's between request and response. Most servers send such an ACK, but none is copied: a
+// flow has more of them than of anything else. So one is made up before the first payload of the
+// side that spoke second, if the counters tell that this side sent a packet that was not copied and
+// was no SYN-ACK.
+void Classifier::feed_bare_ack(Flow& flow, const l7m_sample& sample,
+                               std::span<const std::uint8_t> packet) {
+  if (flow.key.raw.protocol != IPPROTO_TCP) return;
+  const auto bit = static_cast<std::uint8_t>(1U << sample.direction);
+  const bool syn_ack = sample.direction != flow.initiator &&
+                       (flow.flags & (L7M_FLOW_MIDSTREAM | L7M_FLOW_ANSWER)) == 0;
+  const unsigned known = 1U + ((flow.bare & bit) != 0 ? 1U : 0U) + (syn_ack ? 1U : 0U);
+  if (flow.count.packets[sample.direction] <= known) return;
+  std::array<std::uint8_t, kBareAckRoom> ack{};
+  const std::size_t length = make_bare_ack(packet, ack);
+  if (length != 0) feed(flow, std::span(ack).first(length), length, sample.time_ns);
 }
 
 void Classifier::watch_dns(Flow& flow, const l7m_sample& sample,
@@ -489,7 +514,8 @@ void Classifier::answer(Flow& flow, FlowState state) {
   facts.ifindex = flow.ifindex;
   facts.vlan = flow.vlan;
   std::copy(flow.client_mac.begin(), flow.client_mac.end(), std::begin(facts.client_mac));
-  engine_.describe(flow.engine, flow.detection, facts);
+  const bool both_ways = flow.count.packets[0] != 0 && flow.count.packets[1] != 0;
+  engine_.describe(flow.engine, flow.detection, facts, both_ways);
   if (flow.handshake) describe_handshake(flow.handshake->facts(), engine_, facts);
   out.sampled_packets = flow.sampled_packets;
   out.sampled_bytes = flow.sampled_bytes;

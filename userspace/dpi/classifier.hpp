@@ -113,6 +113,7 @@ class Classifier {
             std::uint64_t time_ns);
   bool look_at(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> packet,
                std::size_t length);
+  void feed_bare_ack(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> packet);
   void watch_dns(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> packet);
   void give_up(Flow& flow);
   void answer(Flow& flow, FlowState state);

@@ -58,6 +58,16 @@ bool involves(const ndpi::Flow& flow, std::uint16_t protocol) {
                    protocol) != std::end(flow.detected_protocol_stack);
 }
 
+// Parsed as TLS, whatever it is called in the end: mail over TLS has names of its own, that replace
+// TLS.
+bool is_tls(const ndpi::Flow& flow) {
+  constexpr std::array<std::uint16_t, 6> names{NDPI_PROTOCOL_TLS,        NDPI_PROTOCOL_QUIC,
+                                               NDPI_PROTOCOL_DTLS,       NDPI_PROTOCOL_MAIL_POPS,
+                                               NDPI_PROTOCOL_MAIL_IMAPS, NDPI_PROTOCOL_MAIL_SMTPS};
+  return std::any_of(names.begin(), names.end(),
+                     [&flow](std::uint16_t name) { return involves(flow, name); });
+}
+
 // Nothing but that protocol was parsed: of "DNS.BitTorrent" the union holds what DNS wrote.
 bool is_only(const ndpi::Flow& flow, std::uint16_t protocol) {
   return involves(flow, protocol) &&
@@ -83,6 +93,17 @@ std::uint32_t score_of(RiskSeverity severity) {
       return NDPI_SCORE_RISK_HIGH;
     case RiskSeverity::severe:
       return NDPI_SCORE_RISK_SEVERE;
+  }
+  return 0;
+}
+
+// The risk of flows with packets of one direction only, which later versions have. It is found by
+// its name: a number is not the same in all of them.
+std::uint64_t find_one_way_risk() {
+  for (unsigned id = 1; id < NDPI_MAX_RISK && id < 64; ++id) {
+    const char* name = ndpi_risk2str(static_cast<ndpi_risk_enum>(id));
+    if (name != nullptr && std::string_view(name) == "Unidirectional Traffic")
+      return std::uint64_t{1} << id;
   }
   return 0;
 }
@@ -127,6 +148,7 @@ struct Engine::Module {
 
   ndpi::Module* handle;
   ndpi::Progress progress = ndpi::Progress::unknown;  // of the packet processed last
+  std::uint64_t one_way = 0;                          // the risk's bit; 0 where it has none
   // By master and application: printing one costs as much as a packet.
   std::unordered_map<std::uint32_t, std::string> names;
 };
@@ -144,6 +166,7 @@ Result<Engine> Engine::make(const EngineOptions& options) {
   ndpi::Module* handle = ndpi::init_module(ndpi_init_detection_module);
   if (handle == nullptr) return Error{"start", "nDPI", 0, "out of memory"};
   auto module = std::make_unique<Module>(handle);
+  module->one_way = find_one_way_risk();
   ndpi::enable_all_protocols(handle);
   if (!options.protocols_file.empty() &&
       ndpi_load_protocols_file(handle, options.protocols_file.c_str()) != 0)
@@ -161,7 +184,8 @@ EngineFlow Engine::new_flow() const {
 namespace {
 Detection to_detection(const ndpi_protocol& protocol) {
   const auto& pair = ndpi::protocol_pair(protocol);
-  return {pair.app_protocol, pair.master_protocol, static_cast<std::uint16_t>(protocol.category)};
+  return {pair.app_protocol, pair.master_protocol, static_cast<std::uint16_t>(protocol.category),
+          ndpi::protocol_by_address(protocol)};
 }
 }  // namespace
 
@@ -186,30 +210,36 @@ bool Engine::is_guess(const EngineFlow& flow) const {
   return is_guess_by_header(flow_of(flow.flow_)->confidence);
 }
 
-void Engine::describe(const EngineFlow& handle, const Detection& detection,
-                      FlowFacts& facts) const {
-  const ndpi::Flow& flow = *flow_of(handle.flow_);
+void Engine::describe(const EngineFlow& handle, const Detection& detection, FlowFacts& facts,
+                      bool both_ways) const {
+  ndpi::Flow& flow = *flow_of(handle.flow_);
   facts.application = detection.application != 0 ? detection.application : detection.master;
   facts.master = detection.master != 0 ? detection.master : detection.application;
   facts.category = detection.category;
   facts.confidence = detection.known() ? ndpi::confidence(flow.confidence) : Confidence::none;
   facts.risks = flow.risk;
+  // Of what was not copied nDPI can't know that it was there.
+  if (both_ways) facts.risks &= ~module_->one_way;
+  // ndpiReader asks this of each URL too: some versions look for injections here only.
+  if (flow.http.url != nullptr)
+    facts.risks |= ndpi::url_risk(ndpi_validate_url, module_->handle, &flow, flow.http.url);
   u_int16_t client_score = 0;
   u_int16_t server_score = 0;
-  facts.risk_score = flow.risk == 0 ? 0U : ndpi_risk2score(flow.risk, &client_score, &server_score);
+  facts.risk_score =
+      facts.risks == 0 ? 0U : ndpi_risk2score(facts.risks, &client_score, &server_score);
   facts.hostname = text_of(flow.host_server_name);
   for (char& c : facts.hostname)
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + ('a' - 'A'));
 
   FlowDetails& details = facts.details;
+  details.address_owner =
+      detection.by_address == 0 ? std::string() : application_name(detection.by_address);
   details.user_agent = text_of(flow.http.user_agent);
   details.http_url = text_of(flow.http.url);
   // What follows is in a union, or says nothing of a flow that was never parsed as what it is
   // guessed to be.
   if (is_guess_by_header(flow.confidence)) return;
-  const bool tls = involves(flow, NDPI_PROTOCOL_TLS) || involves(flow, NDPI_PROTOCOL_QUIC) ||
-                   involves(flow, NDPI_PROTOCOL_DTLS);
-  if (tls)
+  if (is_tls(flow))
     describe_tls(ndpi::tls_of(flow), details);
   else if (is_only(flow, NDPI_PROTOCOL_BITTORRENT))
     details.bittorrent_hash = hex_of(flow.protos.bittorrent.hash);

@@ -43,6 +43,7 @@ struct Detection {
   std::uint16_t application = 0;
   std::uint16_t master = 0;
   std::uint16_t category = 0;
+  std::uint16_t by_address = 0;  // whose address the server's is; 0 where this nDPI does not tell
 
   [[nodiscard]] bool known() const { return application != 0 || master != 0; }
   friend bool operator==(const Detection&, const Detection&) = default;
@@ -95,8 +96,10 @@ class Engine {
   [[nodiscard]] bool is_guess(const EngineFlow& flow) const;
 
   // Fills all that nDPI knows: numbers, risks, host name and details. The rest is left as it is. It
-  // overwrites the risks: those of add_risk() come afterwards.
-  void describe(const EngineFlow& flow, const Detection& detection, FlowFacts& facts) const;
+  // overwrites the risks: those of add_risk() come afterwards. `both_ways`: packets of both
+  // directions were counted, whichever of them nDPI was given.
+  void describe(const EngineFlow& flow, const Detection& detection, FlowFacts& facts,
+                bool both_ways = false) const;
 
   // "TLS.Zoom", "DNS", "Unknown": as ndpiReader prints it.
   [[nodiscard]] std::string name(const Detection& detection) const;

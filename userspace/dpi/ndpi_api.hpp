@@ -115,6 +115,30 @@ auto& protocol_pair(P& protocol) {
     return protocol;
 }
 
+// The application that the server's address belongs to: told apart from the answer by later
+// versions, while 4.2 makes it the answer where there is no other.
+template <class P>
+std::uint16_t protocol_by_address([[maybe_unused]] const P& protocol) {
+  if constexpr (requires { protocol.protocol_by_ip; })
+    return static_cast<std::uint16_t>(protocol.protocol_by_ip);
+  else
+    return 0;
+}
+
+// The bit of the risk that a URL is, 0 for none. Later versions take the flow as well. The text is
+// copied, for it is taken as mutable.
+template <class Risk>
+std::uint64_t url_risk(Risk (*call)(char*), Module* /*module*/, Flow* /*flow*/, std::string url) {
+  const auto risk = static_cast<unsigned>(call(url.data()));
+  return risk == 0 || risk >= 64 ? 0 : std::uint64_t{1} << risk;
+}
+template <class Risk>
+std::uint64_t url_risk(Risk (*call)(Module*, Flow*, char*), Module* module, Flow* flow,
+                       std::string url) {
+  const auto risk = static_cast<unsigned>(call(module, flow, url.data()));
+  return risk == 0 || risk >= 64 ? 0 : std::uint64_t{1} << risk;
+}
+
 // Takes ndpi_protocol, or later the pair alone.
 template <class P>
 void protocol_name(char* (*call)(Module*, P, char*, u_int), Module* module, std::uint16_t master,
