@@ -124,6 +124,34 @@ cp "$LAB_DIR/lab.pcap" "$LAB_DIR/copy.pcap"
 equal "two captures" "$(classify "$LAB_DIR/lab.pcap" "$LAB_DIR/copy.pcap")" 0
 equal "flows of either" "$(jq -r .capture "$LAB_DIR/out.txt" | sort | uniq -c | awk '{ print $1 }' | sort -u | wc -l)" 1
 
+# One run loads the programs once for all its captures, and these have five-tuples in common: what is said of
+# each must not depend on the one before.
+# lines_of CAPTURE: of the last run.
+lines_of() { jq -c --arg capture "$1" 'select(.capture == $capture)' "$LAB_DIR/out.txt" | sort; }
+for path in kernel user; do
+	equal "$path, one order: status" "$(classify --path $path "$LAB_DIR/lab.pcap" "$LAB_DIR/half.pcap" "$LAB_DIR/lab.pcap")" 0
+	for capture in lab half; do lines_of $capture.pcap >"$LAB_DIR/$capture-first.txt"; done
+	equal "$path, the other order: status" "$(classify --path $path "$LAB_DIR/half.pcap" "$LAB_DIR/lab.pcap" "$LAB_DIR/lab.pcap")" 0
+	lines_of half.pcap >"$LAB_DIR/half-then.txt"
+	lines_of lab.pcap >"$LAB_DIR/lab-then.txt"
+	classify --path $path "$LAB_DIR/lab.pcap" >/dev/null
+	{ lines_of lab.pcap && lines_of lab.pcap; } | sort >"$LAB_DIR/lab-alone.txt"
+	expect "$path: there are flows" test -s "$LAB_DIR/half-then.txt" -a -s "$LAB_DIR/lab-then.txt"
+	expect "$path: the server's half is told alike in both orders" diff "$LAB_DIR/half-first.txt" "$LAB_DIR/half-then.txt"
+	expect "$path: the whole capture is, too" diff "$LAB_DIR/lab-first.txt" "$LAB_DIR/lab-then.txt"
+	expect "$path: and as in a run of its own" diff "$LAB_DIR/lab-alone.txt" "$LAB_DIR/lab-then.txt"
+done
+
+# A link type that is not known is named and left out, and the other captures are read. 192 is PPI.
+{ head -c 20 "$LAB_DIR/lab.pcap" && printf '\300\0\0\0' && tail -c +25 "$LAB_DIR/lab.pcap"; } >"$LAB_DIR/ppi.pcap"
+for path in kernel user; do
+	equal "$path, PPI among others: status" "$(classify --path $path "$LAB_DIR/ppi.pcap" "$LAB_DIR/half.pcap")" 0
+	expect "$path, PPI: a warning names it" grep -qF "ppi.pcap: Protocol not supported (link type PPI); it is left out" "$LAB_DIR/err.txt"
+	equal "$path, PPI: captures with flows" "$(jq -r .capture "$LAB_DIR/out.txt" | sort -u)" half.pcap
+	equal "$path, PPI alone: status" "$(classify --path $path "$LAB_DIR/ppi.pcap")" 1
+	equal "$path, PPI alone: lines of output" "$(wc -l <"$LAB_DIR/out.txt")" 0
+done
+
 # --- what is no capture ------------------------------------------------------------------------------
 # refused PATH FILE TEXT...: status 1, no output, one line that names the file and says each text.
 refused() {

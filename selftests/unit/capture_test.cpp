@@ -109,12 +109,17 @@ TEST(Reader, WhatIsNoCaptureIsRefusedByName) {
 }
 
 TEST(Reader, UnsupportedLinkTypeIsNamed) {
-  Pcap pcap;
-  pcap.header(DLT_USB_LINUX);
-  const File file(pcap.out);
-  const auto reader = CaptureReader::open(file.path());
-  ASSERT_FALSE(reader.ok());
-  EXPECT_NE(reader.error().message().find("USB_LINUX"), std::string::npos);
+  const std::pair<int, std::string> cases[] = {
+      {DLT_USB_LINUX, "USB_LINUX"}, {DLT_PPI, "PPI"}, {65000, "65000"}};
+  for (const auto& [link_type, name] : cases) {
+    Pcap pcap;
+    pcap.header(link_type);
+    const File file(pcap.out);
+    const auto reader = CaptureReader::open(file.path());
+    ASSERT_FALSE(reader.ok());
+    EXPECT_EQ(reader.error().code, EPROTONOSUPPORT);
+    EXPECT_NE(reader.error().message().find("link type " + name), std::string::npos);
+  }
 }
 
 // RFC draft-ietf-opsawg-pcapng: section, interfaces, enhanced packets; little endian.

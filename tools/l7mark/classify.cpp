@@ -3,6 +3,8 @@
 #include <l7mark/parse.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -125,32 +127,46 @@ void print_flows(const CapturePath& path, const std::string& capture, const Setu
   }
 }
 
-Result<std::unique_ptr<CapturePath>> make_path(const std::string& file, const Setup& setup,
-                                               Route route) {
-  if (route == Route::user) {
+// The most flows that one of these files may have.
+std::uint32_t expected_flows(const std::vector<std::string>& files) {
+  // A flow takes a packet, and a packet in a file no less than this.
+  constexpr std::uintmax_t smallest = 60;
+  constexpr std::uintmax_t most = 1U << 20;
+  std::uintmax_t flows = 0;
+  for (const std::string& file : files) {
+    std::error_code ignored;
+    const std::uintmax_t size = std::filesystem::file_size(file, ignored);
+    flows = std::max(flows, ignored ? most : std::min(size / smallest, most));
+  }
+  return static_cast<std::uint32_t>(flows);
+}
+
+Result<std::unique_ptr<CapturePath>> make_path(const Setup& setup, const Options& options) {
+  if (options.route == Route::user) {
     auto path = UserPath::make(setup.path);
     if (!path.ok()) return path.error();
     return std::unique_ptr<CapturePath>(std::make_unique<UserPath>(std::move(*path)));
   }
-  // A flow takes a packet, and a packet in a file no less than this.
-  constexpr std::uintmax_t smallest = 60;
-  constexpr std::uintmax_t most = 1U << 20;
-  std::error_code ignored;
-  const std::uintmax_t size = std::filesystem::file_size(file, ignored);
-  const auto flows = static_cast<std::uint32_t>(ignored ? most : std::min(size / smallest, most));
-  auto path = KernelPath::make(setup.path, flows);
+  auto path = KernelPath::make(setup.path, expected_flows(options.captures));
   if (!path.ok()) return path.error();
   return std::unique_ptr<CapturePath>(std::make_unique<KernelPath>(std::move(*path)));
 }
 
-Status classify_one(const std::string& file, const Setup& setup, const Options& options) {
+// `path` is made for the first capture that can be read, and serves all.
+Status classify_one(const std::string& file, const Setup& setup, const Options& options,
+                    std::unique_ptr<CapturePath>& path) {
   auto reader = CaptureReader::open(file);
   if (!reader.ok()) return reader.error();
-  auto path = make_path(file, setup, options.route);
-  if (!path.ok()) return path.error();
-  while (const auto packet = reader->next()) L7MARK_TRY((*path)->packet(*packet));
-  L7MARK_TRY((*path)->finish());
-  print_flows(**path, std::filesystem::path(file).filename().string(), setup, options.format);
+  if (path) {
+    L7MARK_TRY(path->restart());
+  } else {
+    auto made = make_path(setup, options);
+    if (!made.ok()) return made.error();
+    path = std::move(*made);
+  }
+  while (const auto packet = reader->next()) L7MARK_TRY(path->packet(*packet));
+  L7MARK_TRY(path->finish());
+  print_flows(*path, std::filesystem::path(file).filename().string(), setup, options.format);
   if (const auto& problem = reader->problem())
     log_warning("{}; its first {} packets were classified", problem->message(), reader->packets());
   if (reader->shortened() > 0)
@@ -168,13 +184,21 @@ int run(const Options& options) {
     return kExitFailure;
   }
   int status = kExitOk;
+  std::size_t skipped = 0;
+  std::unique_ptr<CapturePath> path;
   if (options.format == Format::table) std::printf("%s\n", table_header().c_str());
   for (const std::string& file : options.captures) {
-    if (const Status done = classify_one(file, *setup, options); !done.ok()) {
-      log_error("{}", done.error().message());
-      status = kExitFailure;
+    const Status done = classify_one(file, *setup, options, path);
+    if (done.ok()) continue;
+    if (done.error().code == EPROTONOSUPPORT) {
+      log_warning("{}; it is left out", done.error().message());
+      ++skipped;
+      continue;
     }
+    log_error("{}", done.error().message());
+    status = kExitFailure;
   }
+  if (skipped == options.captures.size()) status = kExitFailure;
   if (std::fflush(stdout) != 0) {
     log_error("{}", error_from_errno("write", "standard output").message());
     status = kExitFailure;
@@ -207,7 +231,7 @@ void register_classify(CLI::App& app, Action& chosen) {
       ->check(CLI::Range(0, 255));
   command
       ->add_option("--whole-plain", options->whole_plain,
-                   "The same of flows that begin with no TLS or QUIC handshake (2)")
+                   "The same of flows that begin with no TLS or QUIC handshake (4)")
       ->check(CLI::Range(0, 255));
   command->add_option("--snaplen", options->snaplen, "Bytes of the others (128)")
       ->check(CLI::Range(64, L7M_MAX_SNAPLEN));
@@ -230,7 +254,8 @@ void register_classify(CLI::App& app, Action& chosen) {
       ->allow_extra_args(false);
   command->add_option("captures", options->captures, "Files: pcap or pcapng")->required();
   command->footer(
-      "Prints one JSON object a flow, or a table.\n\n"
+      "Prints one JSON object a flow, or a table. A capture of a link type that is not known is\n"
+      "left out with a warning. Status 1 if a capture can't be read, or if all are left out.\n\n"
       "Examples:\n"
       "  l7mark classify --format table morning.pcapng\n"
       "  l7mark classify --path user --policy gateway.json *.pcap | jq -r '.ndpi + \" \" + "

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <span>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -40,12 +41,30 @@ struct KernelPath::State : ClassifierSink {
   std::unordered_map<FlowKey, std::size_t> index;
   std::deque<CaptureFlow> flows;
   std::unordered_map<FlowKey, std::pair<std::uint64_t, std::uint64_t>> excess;
-  std::uint32_t parse = 0;
-  SamplingConfig sampling;
+  PathOptions options;
   std::uint64_t time_ns = 0;            // of the packet under way
-  std::span<const std::uint8_t> frame;  // its bytes
+  std::span<const std::uint8_t> frame;  // the same
   std::vector<std::byte> record;
   std::optional<Error> failure;  // of a callback: the first
+
+  // One for each ring. nDPI remembers addresses and names from flow to flow: every capture has its
+  // own.
+  Status make_classifiers() {
+    ClassifierOptions limits;
+    limits.idle_ns = 0;
+    limits.inside = options.inside;
+    limits.max_flows = limits.max_waiting = SIZE_MAX;
+    classifiers.clear();
+    engines.clear();
+    engines.reserve(options.rings);
+    for (std::uint32_t ring = 0; ring < options.rings; ++ring) {
+      auto engine = Engine::make(options.engine);
+      if (!engine.ok()) return engine.error();
+      engines.push_back(std::move(*engine));
+      classifiers.push_back(std::make_unique<Classifier>(engines.back(), *this, limits));
+    }
+    return success();
+  }
 
   void on_answer(Answer&& answer) override {
     const auto found = index.find(answer.key);
@@ -53,7 +72,7 @@ struct KernelPath::State : ClassifierSink {
     CaptureFlow& flow = flows[found->second];
     if (answer.state != FlowState::provisional)
       decide(flow, answer);
-    else if (const auto* other = sampling.override_for(answer.facts.application))
+    else if (const auto* other = options.sampling.override_for(answer.facts.application))
       resample(answer.key, *other);
     flow.answer = std::move(answer);
   }
@@ -151,7 +170,7 @@ struct KernelPath::State : ClassifierSink {
     l7m_packet packet{};
     const std::uint8_t* start = captured.frame.data();
     l7m_cursor cursor{start, start + captured.frame.size(), 0, nullptr};
-    if (l7m_parse(&cursor, &packet, 0, l7m_replayed_frame(told), parse) != L7M_PARSE_OK ||
+    if (l7m_parse(&cursor, &packet, 0, l7m_replayed_frame(told), options.parse) != L7M_PARSE_OK ||
         packet.fragment == L7M_FRAGMENT_LATER)
       return;
     l7m_map_ipv4(&packet);
@@ -184,8 +203,7 @@ Result<KernelPath> KernelPath::make(const PathOptions& options, std::uint32_t ex
   auto dataplane = Dataplane::open_private(wanted, *features);
   if (!dataplane.ok()) return dataplane.error();
   auto state = std::make_unique<State>(std::move(*dataplane));
-  state->parse = options.parse;
-  state->sampling = options.sampling;
+  state->options = options;
   state->program = state->dataplane.program_fd("l7mark_ingress");
   if (state->program < 0) return Error{"find program", "l7mark_ingress", 0, ""};
 
@@ -195,18 +213,9 @@ Result<KernelPath> KernelPath::make(const PathOptions& options, std::uint32_t ex
   L7MARK_TRY(state->dataplane.set_inside(inside));
   L7MARK_TRY(state->dataplane.write_settings(options.settings()));
 
-  ClassifierOptions limits;
-  limits.idle_ns = 0;
-  limits.inside = options.inside;
-  limits.max_flows = limits.max_waiting = SIZE_MAX;
-  state->engines.reserve(options.rings);
+  L7MARK_TRY(state->make_classifiers());
   state->callbacks.reserve(options.rings);
   for (std::uint32_t ring = 0; ring < options.rings; ++ring) {
-    auto engine = Engine::make(options.engine);
-    if (!engine.ok()) return engine.error();
-    state->engines.push_back(std::move(*engine));
-    state->classifiers.push_back(
-        std::make_unique<Classifier>(state->engines.back(), *state, limits));
     state->callbacks.emplace_back(state.get(), ring);
     const int fd = state->dataplane.ring_fd(ring);
     if (!state->rings) {
@@ -256,6 +265,16 @@ Status KernelPath::finish() {
     }
   }
   return success();
+}
+
+Status KernelPath::restart() {
+  State& state = *state_;
+  L7MARK_TRY(state.make_classifiers());
+  state.index.clear();
+  state.flows.clear();
+  state.excess.clear();
+  state.failure.reset();
+  return state.dataplane.forget_flows();
 }
 
 const std::deque<CaptureFlow>& KernelPath::flows() const {

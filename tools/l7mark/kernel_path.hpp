@@ -12,8 +12,9 @@ namespace l7mark {
 
 class KernelPath : public CapturePath {
  public:
-  // `expected_flows` sizes the maps: a capture with more may lose some. Needs root, or CAP_BPF with
-  // CAP_NET_ADMIN and CAP_PERFMON.
+  // `expected_flows` sizes the maps: a capture with more may lose some. Loading the programs takes
+  // longer than most captures: for one after the other there is restart(). Needs root, or CAP_BPF
+  // with CAP_NET_ADMIN and CAP_PERFMON.
   [[nodiscard]] static Result<KernelPath> make(const PathOptions& options,
                                                std::uint32_t expected_flows);
   KernelPath(KernelPath&&) noexcept;
@@ -22,6 +23,7 @@ class KernelPath : public CapturePath {
 
   Status packet(const CapturedPacket& packet) override;
   Status finish() override;
+  Status restart() override;
   [[nodiscard]] const std::deque<CaptureFlow>& flows() const override;
   [[nodiscard]] const Engine& engine() const override;
 

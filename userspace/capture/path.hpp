@@ -53,6 +53,8 @@ class CapturePath {
   [[nodiscard]] virtual Status packet(const CapturedPacket& packet) = 0;
   // The capture has ended: every flow gets its last word.
   [[nodiscard]] virtual Status finish() = 0;
+  // For another capture: nothing is left of the one before, whatever became of it.
+  [[nodiscard]] virtual Status restart() = 0;
 
   // In the order of their first packets.
   [[nodiscard]] virtual const std::deque<CaptureFlow>& flows() const = 0;

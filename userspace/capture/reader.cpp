@@ -3,6 +3,7 @@
 
 #include <pcap/pcap.h>
 
+#include <cerrno>
 #include <utility>
 
 namespace l7mark {
@@ -41,9 +42,8 @@ Result<CaptureReader> CaptureReader::open(const std::string& path) {
   state->link_type = pcap_datalink(state->pcap);
   if (!is_supported_link_type(state->link_type)) {
     const char* name = pcap_datalink_val_to_name(state->link_type);
-    return Error{"read capture", path, 0,
-                 "link type " + (name == nullptr ? std::to_string(state->link_type) : name) +
-                     " is not supported"};
+    return Error{"read capture", path, EPROTONOSUPPORT,
+                 "link type " + (name == nullptr ? std::to_string(state->link_type) : name)};
   }
   return CaptureReader(std::move(state));
 }

@@ -34,6 +34,7 @@ struct CapturedPacket {
 // may be larger than memory.
 class CaptureReader {
  public:
+  // Code EPROTONOSUPPORT: a capture, of a link type that to_ethernet() does not know.
   [[nodiscard]] static Result<CaptureReader> open(const std::string& path);
   CaptureReader(CaptureReader&&) noexcept;
   CaptureReader& operator=(CaptureReader&&) noexcept;

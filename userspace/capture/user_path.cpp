@@ -203,6 +203,13 @@ Status UserPath::finish() {
   return success();
 }
 
+Status UserPath::restart() {
+  auto fresh = make(state_->options);
+  if (!fresh.ok()) return fresh.error();
+  *this = std::move(*fresh);
+  return success();
+}
+
 const std::deque<CaptureFlow>& UserPath::flows() const {
   return state_->flows;
 }

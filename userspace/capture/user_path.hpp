@@ -31,6 +31,7 @@ class UserPath : public CapturePath {
 
   Status packet(const CapturedPacket& packet) override;
   Status finish() override;
+  Status restart() override;
   [[nodiscard]] const std::deque<CaptureFlow>& flows() const override;
   [[nodiscard]] const Engine& engine() const override;
   [[nodiscard]] const UserPathStats& stats() const;

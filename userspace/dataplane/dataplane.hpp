@@ -111,6 +111,9 @@ class Dataplane {
   [[nodiscard]] std::optional<l7m_candidate> candidate(const FlowKey& key) const;
   // Inserts or replaces. What programs write into its set meanwhile is lost: for tests.
   Status put_candidate(const FlowKey& key, const l7m_candidate& candidate);
+  // Empties the tables of flows, of candidates and of fragments, for a replay that begins anew.
+  // Programs must not run meanwhile.
+  Status forget_flows();
   // Changes entries in place, without losing what is counted meanwhile; fills in `result`.
   Status edit(std::span<l7m_edit> edits);
 

@@ -6,6 +6,7 @@
 #include <l7mark_tc.skel.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "dataplane/dataplane.hpp"
@@ -117,6 +118,23 @@ Status Dataplane::for_each_candidate(
         for (std::uint32_t i = 0; i < L7M_WAYS; ++i)
           if (set.tag[i] != 0) call(to_flow_key(set.place[i].key), set.place[i].value);
       });
+}
+
+Status Dataplane::forget_flows() {
+  L7MARK_TRY(for_each_verdict([this](const FlowKey& key, const auto&) { remove_verdict(key); }));
+  std::vector<l7m_settlement> steps;
+  L7MARK_TRY(for_each_candidate([&steps](const FlowKey& key, const auto&) {
+    l7m_settlement& step = steps.emplace_back();
+    step.key = key.raw;
+    step.step = L7M_SETTLE_TAKE;
+  }));
+  L7MARK_TRY(settle(steps));
+  const int fragments = bpf_map__fd(tc_->maps.fragments);
+  l7m_fragment_key key{};
+  while (bpf_map_get_next_key(fragments, nullptr, &key) == 0)
+    if (bpf_map_delete_elem(fragments, &key) != 0 && errno != ENOENT)
+      return error_from_errno("empty", "map fragments");
+  return success();
 }
 
 Status Dataplane::read_set(const FlowKey& key, CandidateSpot& spot) const {
