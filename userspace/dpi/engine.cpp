@@ -100,7 +100,7 @@ std::uint32_t score_of(RiskSeverity severity) {
 // The risk of flows with packets of one direction only, which later versions have. It is found by
 // its name: a number is not the same in all of them.
 std::uint64_t find_one_way_risk() {
-  for (unsigned id = 1; id < NDPI_MAX_RISK && id < 64; ++id) {
+  for (unsigned id = 1; id < NDPI_MAX_RISK; ++id) {
     const char* name = ndpi_risk2str(static_cast<ndpi_risk_enum>(id));
     if (name != nullptr && std::string_view(name) == "Unidirectional Traffic")
       return std::uint64_t{1} << id;
