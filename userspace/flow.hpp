@@ -90,6 +90,23 @@ enum class Source : std::uint8_t {
   return "none";
 }
 
+// Who named the application where nDPI had no name for it; see userspace/detectors.
+enum class Detector : std::uint8_t { none, openvpn, wireguard };
+inline constexpr std::uint8_t kDetectors = 3;
+
+// Empty for none.
+[[nodiscard]] constexpr std::string_view to_string(Detector detector) {
+  switch (detector) {
+    case Detector::openvpn:
+      return "openvpn";
+    case Detector::wireguard:
+      return "wireguard";
+    case Detector::none:
+      break;
+  }
+  return {};
+}
+
 // Equality and hash over all bytes: keys are zeroed in full wherever they are made.
 struct FlowKey {
   l7m_key raw{};
@@ -146,6 +163,7 @@ struct FlowFacts {
   Confidence confidence = Confidence::none;
   std::uint64_t risks = 0;  // bit per ndpi_risk_enum, and those of dpi/own_risks.hpp
   std::uint32_t risk_score = 0;
+  Detector detector = Detector::none;
   std::string hostname;  // SNI, HTTP host, DNS query name, …; lower case
   FlowDetails details;
 

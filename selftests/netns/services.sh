@@ -215,24 +215,44 @@ leech() {
 
 # --- tunnels -------------------------------------------------------------------------------------
 
-# serve_openvpn udp|tcp PORT: certificates and a shared HMAC key, as most providers configure it
-# (nDPI 4.2 knows OpenVPN by its content only with that). The tunnel's server is 10.99.1.1.
+# openvpn_wrapping server|client FORM: the options that wrap the control channel, in WRAPPING. FORM is plain,
+# tls-auth (as most providers configure it), tls-crypt or tls-crypt-v2; keys are made when first asked for.
+openvpn_wrapping() {
+	local key=$LAB_DIR/openvpn.key direction=0
+	[ "$1" = server ] || direction=1
+	[ -e "$key" ] || openvpn --genkey secret "$key"
+	case $2 in
+	plain) WRAPPING=() ;;
+	tls-auth) WRAPPING=(--tls-auth "$key" "$direction") ;;
+	tls-crypt) WRAPPING=(--tls-crypt "$key") ;;
+	tls-crypt-v2)
+		if [ ! -e "$LAB_DIR/v2-client.key" ]; then
+			openvpn --genkey tls-crypt-v2-server "$LAB_DIR/v2-server.key"
+			openvpn --tls-crypt-v2 "$LAB_DIR/v2-server.key" --genkey tls-crypt-v2-client "$LAB_DIR/v2-client.key"
+		fi
+		WRAPPING=(--tls-crypt-v2 "$LAB_DIR/v2-$1.key")
+		;;
+	*) fail "openvpn has no form $2" ;;
+	esac
+}
+
+# serve_openvpn udp|tcp PORT [FORM]: tls-auth unless named. The tunnel's server is 10.99.1.1.
 serve_openvpn() {
 	local protocol=udp6
 	[ "$1" = udp ] || protocol=tcp6-server
 	make_cert vpn.lab
 	make_cert road.lab
-	[ -e "$LAB_DIR/openvpn.key" ] || openvpn --genkey secret "$LAB_DIR/openvpn.key"
+	openvpn_wrapping server "${3:-tls-auth}"
 	spawn server "openvpn-$2" openvpn --dev-type tun --dev "ov$2" --proto "$protocol" --lport "$2" --multihome \
 		--topology subnet --server 10.99.1.0 255.255.255.0 --dh none --ca "$LAB_DIR/ca.pem" \
-		--cert "$LAB_DIR/vpn.lab.crt" --key "$LAB_DIR/vpn.lab.key" --tls-auth "$LAB_DIR/openvpn.key" 0 \
+		--cert "$LAB_DIR/vpn.lab.crt" --key "$LAB_DIR/vpn.lab.key" "${WRAPPING[@]}" \
 		--keepalive 1 10 --persist-tun --verb 3
 	# shellcheck disable=SC2034 # for the caller
 	OPENVPN_SERVER=$SPAWNED
 	serving server "$1" "$2" openvpn
 }
 
-# dial_openvpn udp|tcp ADDRESS PORT: starts the client; the tunnel is up when 10.99.1.1 answers.
+# dial_openvpn udp|tcp ADDRESS PORT [FORM]: starts the client; the tunnel is up when 10.99.1.1 answers.
 dial_openvpn() {
 	local protocol=$1
 	case $1$2 in
@@ -240,9 +260,10 @@ dial_openvpn() {
 	tcp*:*) protocol=tcp6-client ;;
 	tcp*) protocol=tcp-client ;;
 	esac
+	openvpn_wrapping client "${4:-tls-auth}"
 	spawn client openvpn-client openvpn --dev-type tun --dev ovc --proto "$protocol" --remote "$2" "$3" --nobind \
 		--client --ca "$LAB_DIR/ca.pem" --cert "$LAB_DIR/road.lab.crt" --key "$LAB_DIR/road.lab.key" \
-		--tls-auth "$LAB_DIR/openvpn.key" 1 --connect-retry 1 2 --connect-timeout 5 --verb 3
+		"${WRAPPING[@]}" --connect-retry 1 2 --connect-timeout 5 --verb 3
 	# shellcheck disable=SC2034 # for the caller
 	OPENVPN_CLIENT=$SPAWNED
 }
