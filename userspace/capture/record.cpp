@@ -129,6 +129,7 @@ nlohmann::ordered_json to_json(const Answer& answer, const RecordContext& contex
     out["risk_score"] = facts.risk_score;
     out["risk_details"] = std::move(risk_details);
   }
+  if (facts.detector != Detector::none) out["detector"] = to_string(facts.detector);
   if (Json tls = tls_of(details); !tls.empty()) out["tls"] = std::move(tls);
   Json http = Json::object();
   put(http, "url", details.http_url);

@@ -111,6 +111,7 @@ void Finding::tell(FlowFacts& facts) const {
   facts.confidence = confidence;
   facts.risks = risks;
   facts.risk_score = risk_score;
+  facts.detector = detector;
   if (texts.empty()) return;
   Unpack unpack{texts};
   each_text(unpack, facts);

@@ -21,6 +21,7 @@ struct Finding {
   std::uint16_t master = 0;
   std::uint16_t category = 0;
   Confidence confidence = Confidence::none;
+  Detector detector = Detector::none;
   std::string texts;  // host name and FlowDetails, as pack_texts() writes them
 
   [[nodiscard]] std::string hostname() const;

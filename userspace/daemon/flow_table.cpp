@@ -230,6 +230,7 @@ void update_flow(Flow& flow, const FlowKey& key, const Answer& answer, FlowTable
   finding.master = facts.master;
   finding.category = facts.category;
   finding.confidence = facts.confidence;
+  finding.detector = facts.detector;
   finding.texts = pack_texts(facts);
   table.set_finding(flow, std::move(finding));
   flow.sampled_bytes = static_cast<std::uint32_t>(

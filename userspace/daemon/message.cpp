@@ -81,6 +81,7 @@ void facts_fields(Archive& io, FactsRef& f) {
   io(f.confidence);
   io(f.risks);
   io(f.risk_score);
+  io(f.detector);
   io(f.hostname);
   io(f.details.alpn);
   io(f.details.ja3_client);
@@ -164,6 +165,10 @@ struct Input {
   void operator()(Confidence& value) {
     const auto raw = in.get<std::uint8_t>();
     value = raw < kConfidences ? static_cast<Confidence>(raw) : Confidence::none;
+  }
+  void operator()(Detector& value) {
+    const auto raw = in.get<std::uint8_t>();
+    value = raw < kDetectors ? static_cast<Detector>(raw) : Detector::none;
   }
   void operator()(std::uint8_t (&value)[6]) {
     for (std::uint8_t& byte : value) byte = in.get<std::uint8_t>();

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstddef>
+#include <string_view>
 
 namespace l7mark {
 namespace {

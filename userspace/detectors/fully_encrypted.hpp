@@ -2,21 +2,13 @@
 // TCP that looks like nothing from its first byte on, by the rules that Wu and others found ("How
 // the Great Firewall of China Detects and Blocks Fully Encrypted Traffic", USENIX Security 2023):
 // Shadowsocks, VMess, obfs4 and their like, and some other encrypted protocols as well. A hint, not
-// an application: it is told as a risk.
+// an application: it is told as a risk (dpi/own_risks.hpp).
 #pragma once
 
 #include <cstdint>
 #include <span>
-#include <string_view>
 
 namespace l7mark {
-
-// nDPI from 4.8 up to 4.12 has a risk of its own by this name, whose number is used there.
-// Elsewhere it has this number, which nDPI leaves free: its own end at 62.
-inline constexpr unsigned kFullyEncryptedRisk = 63;
-inline constexpr std::string_view kFullyEncryptedName = "Fully encrypted flow";
-// What nDPI takes a risk of medium severity for.
-inline constexpr std::uint32_t kFullyEncryptedScore = 50;
 
 // Of a flow's first payload from the client, as far as it was copied: false if one of the paper's
 // exemptions holds. A payload of a few bytes says nothing, and is exempt.

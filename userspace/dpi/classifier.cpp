@@ -9,8 +9,10 @@
 #include <cstring>
 #include <utility>
 
+#include "detectors/detectors.hpp"
 #include "dpi/bare_ack.hpp"
 #include "dpi/client.hpp"
+#include "dpi/detector_packet.hpp"
 #include "dpi/dns.hpp"
 #include "dpi/flow_handshake.hpp"
 #include "dpi/own_risks.hpp"
@@ -87,17 +89,19 @@ struct Classifier::Flow : PoolLinks<Flow> {
   FlowKey key;
   std::uint32_t id = 0;
   std::uint8_t initiator = 0;
-  std::uint8_t client = 0;       // client_of()
-  std::uint8_t flags = 0;        // L7M_FLOW_*
-  bool detected = false;         // nDPI is done with it
-  bool guessed = false;          // its detection is a guess by port or address
-  std::uint8_t dns_queries = 0;  // over UDP
+  std::uint8_t client = 0;             // client_of()
+  std::uint8_t flags = 0;              // L7M_FLOW_*
+  bool detected = false;               // nDPI is done with it
+  bool guessed = false;                // its detection is a guess by port or address
+  Detector detector = Detector::none;  // whose detection it is, if not nDPI's
+  std::uint8_t dns_queries = 0;        // over UDP
   std::uint8_t dns_responses = 0;
   std::uint8_t bare = 0;  // bit of the direction whose packet without payload was copied
   std::uint16_t vlan = 0;
   std::uint32_t ifindex = 0;
   std::array<std::uint8_t, 6> client_mac{};
   EngineFlow engine;
+  DetectorState detectors;
   Detection detection;  // as the last call returned it: some corrections are only there
   Detection told;       // in the last provisional answer
   std::size_t due = 0;  // position in `due_`, from 1; 0 if it is not there
@@ -394,6 +398,7 @@ bool Classifier::look_at(Flow& flow, const l7m_sample& sample, std::span<const s
     feed(flow, made, made.size(), sample.time_ns);
   }
   if (step != Step::replaced) feed(flow, packet, length, sample.time_ns);
+  show_detectors(flow, sample, packet);
   watch_dns(flow, sample, packet);
   return true;
 }
@@ -434,6 +439,31 @@ void Classifier::feed_bare_ack(Flow& flow, const l7m_sample& sample,
   std::array<std::uint8_t, kBareAckRoom> ack{};
   const std::size_t length = make_bare_ack(packet, ack);
   if (length != 0) feed(flow, std::span(ack).first(length), length, sample.time_ns);
+}
+
+// While nDPI has no name for the flow, or only a guess. A detector's answer is the last word.
+void Classifier::show_detectors(Flow& flow, const l7m_sample& sample,
+                                std::span<const std::uint8_t> packet) {
+  if (flow.detection.known() && !engine_.is_guess(flow.engine)) return;
+  auto shown = detector_packet(packet, flow.key.raw.protocol, sample.l4_payload);
+  if (!shown) return;
+  shown->from_client = sample.direction == flow.client;
+  const auto match = look(flow.detectors, *shown);
+  if (!match) return;
+  const Detection named = engine_.application(match->application);
+  if (!named.known()) return;
+  flow.detection = named;
+  flow.detector = match->detector;
+  flow.detected = true;
+  flow.guessed = false;
+}
+
+void Classifier::add_findings(const Flow& flow, FlowFacts& facts) const {
+  facts.detector = flow.detector;
+  if (flow.detector != Detector::none) facts.confidence = Confidence::detector;
+  const bool named = flow.detection.known() && !flow.guessed;
+  if (flow.detectors.fully_encrypted && !named && !facts.midstream)
+    engine_.add_risk(facts, Engine::fully_encrypted_risk());
 }
 
 void Classifier::watch_dns(Flow& flow, const l7m_sample& sample,
@@ -517,6 +547,7 @@ void Classifier::answer(Flow& flow, FlowState state) {
   const bool both_ways = flow.count.packets[0] != 0 && flow.count.packets[1] != 0;
   engine_.describe(flow.engine, flow.detection, facts, both_ways);
   if (flow.handshake) describe_handshake(flow.handshake->facts(), engine_, facts);
+  add_findings(flow, facts);
   out.sampled_packets = flow.sampled_packets;
   out.sampled_bytes = flow.sampled_bytes;
   out.count = flow.count;

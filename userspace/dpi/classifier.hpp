@@ -114,6 +114,8 @@ class Classifier {
   bool look_at(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> packet,
                std::size_t length);
   void feed_bare_ack(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> packet);
+  void show_detectors(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> packet);
+  void add_findings(const Flow& flow, FlowFacts& facts) const;
   void watch_dns(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> packet);
   void give_up(Flow& flow);
   void answer(Flow& flow, FlowState state);

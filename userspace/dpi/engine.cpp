@@ -151,6 +151,8 @@ struct Engine::Module {
   std::uint64_t one_way = 0;                          // the risk's bit; 0 where it has none
   // By master and application: printing one costs as much as a packet.
   std::unordered_map<std::uint32_t, std::string> names;
+  // In lower case. Numbers differ between the versions of nDPI.
+  std::unordered_map<std::string, Detection> by_name;
 };
 
 Engine::Engine(std::unique_ptr<Module> module) : module_(std::move(module)) {}
@@ -174,7 +176,10 @@ Result<Engine> Engine::make(const EngineOptions& options) {
                  "nDPI refused the file; lines are tcp:PORT@NAME or host:\"NAME\"@NAME"};
   if (!ndpi::finalize(handle, ndpi_finalize_initialization))
     return Error{"start", "nDPI", 0, "its initialization failed"};
-  return Engine(std::move(module));
+  Engine engine(std::move(module));
+  for (const ApplicationName& item : engine.applications())
+    engine.module_->by_name.try_emplace(to_lower(item.name), Detection{item.id, 0, item.category});
+  return engine;
 }
 
 EngineFlow Engine::new_flow() const {
@@ -315,6 +320,12 @@ std::uint16_t Engine::match_host(std::string_view host) const {
   const int found = ndpi_match_string_subprotocol(module_->handle, name.data(),
                                                   static_cast<u_int>(name.size()), &match);
   return found > 0 && found <= 0xffff ? static_cast<std::uint16_t>(found) : std::uint16_t{0};
+}
+
+Detection Engine::application(std::string_view name) const {
+  const auto& known = module_->by_name;
+  const auto place = known.find(to_lower(name));
+  return place == known.end() ? Detection() : place->second;
 }
 
 std::vector<ApplicationName> Engine::applications() const {

@@ -113,6 +113,10 @@ class Engine {
   // The application that nDPI's list of host names gives for `host`, 0 for none.
   [[nodiscard]] std::uint16_t match_host(std::string_view host) const;
 
+  // The application of that name, as nDPI would return it; unknown if this nDPI has none. Case is
+  // ignored.
+  [[nodiscard]] Detection application(std::string_view name) const;
+
   // Sets a risk that is not nDPI's finding (own_risks.hpp) and adds the score that nDPI gives to a
   // risk of its severity. Once: the same risk again changes nothing.
   void add_risk(FlowFacts& facts, unsigned risk) const;
