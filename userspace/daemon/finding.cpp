@@ -124,7 +124,8 @@ std::size_t FindingTable::Hash::operator()(const Finding& finding) const {
        {finding.risks,
         std::uint64_t{finding.risk_score} << 32 | static_cast<std::uint8_t>(finding.confidence),
         std::uint64_t{finding.application} << 32 | std::uint64_t{finding.master} << 16 |
-            finding.category}) {
+            finding.category,
+        std::uint64_t{static_cast<std::uint8_t>(finding.detector)}}) {
     h ^= word;
     h *= 0xff51afd7ed558ccdULL;
     h ^= h >> 32;

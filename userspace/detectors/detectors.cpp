@@ -9,7 +9,7 @@ std::optional<DetectorMatch> look(DetectorState& state, const DetectorPacket& pa
   if (packet.payload.empty()) return std::nullopt;
   if (packet.tcp && packet.from_client && !state.client_spoke) {
     state.client_spoke = true;
-    state.fully_encrypted = is_fully_encrypted(packet.payload);
+    state.fully_encrypted = is_fully_encrypted(packet.payload, packet.wire_length);
   }
   if (look_for_openvpn(state.openvpn, packet)) return DetectorMatch{Detector::openvpn, "OpenVPN"};
   if (look_for_wireguard(state.wireguard, packet))

@@ -11,7 +11,10 @@ namespace {
 
 using Bytes = std::span<const std::uint8_t>;
 
-constexpr std::size_t kLeastPayload = 16;
+constexpr std::size_t kLeastPayload = 64;
+constexpr std::ptrdiff_t kFrameZeros = 4;
+constexpr std::size_t kFrame = 16;        // where a frame of zeros is looked for
+constexpr std::size_t kLengthPlaces = 4;  // of a 16-bit length
 constexpr std::size_t kPrintableStart = 6;
 constexpr std::size_t kPrintableRun = 20;
 
@@ -50,10 +53,27 @@ bool is_http(Bytes payload) {
   return begins_with("GET ") || begins_with("PUT ") || begins_with("POST ") || begins_with("HEAD ");
 }
 
+bool has_zeros(Bytes payload) {
+  const Bytes frame = payload.first(kFrame);
+  return std::count(frame.begin(), frame.end(), std::uint8_t{0}) >= kFrameZeros;
+}
+
+// The length counts the whole payload, or what follows it.
+bool has_length(Bytes payload, std::size_t wire_length) {
+  for (std::size_t at = 0; at < kLengthPlaces; ++at) {
+    const std::size_t big = std::size_t{payload[at]} << 8 | payload[at + 1];
+    const std::size_t little = std::size_t{payload[at + 1]} << 8 | payload[at];
+    for (const std::size_t length : {big, little})
+      if (length == wire_length || length + at + 2 == wire_length) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
-bool is_fully_encrypted(Bytes payload) {
+bool is_fully_encrypted(Bytes payload, std::size_t wire_length) {
   if (payload.size() < kLeastPayload) return false;
+  if (has_zeros(payload) || has_length(payload, wire_length)) return false;
   return has_random_bits(payload) && !has_text(payload) && !is_tls(payload) && !is_http(payload);
 }
 
