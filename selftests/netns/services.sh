@@ -298,5 +298,5 @@ dial_wireguard() {
 # which answers for the addresses of its tunnels on any interface.
 tunnel_answers() {
 	in_ns client ip route replace unreachable 10.99.0.0/16
-	in_ns client ping -c 1 -W 1 "$1" >/dev/null
+	in_ns client ping -c 1 -W 1 "$1" >/dev/null 2>&1
 }
