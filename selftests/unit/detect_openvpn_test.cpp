@@ -136,6 +136,22 @@ TEST(DetectOpenvpn, TlsCryptNeedsItsFieldsAndLengths) {
   }
 }
 
+TEST(DetectOpenvpn, TlsCryptFirstPacketIds) {
+  for (const std::string_view id : {"00000001", "000000ff", "0f000001", "0a010001"}) {
+    std::vector<Shown> packets = packets_of(kOpenvpnUdpTlsCryptV2);
+    const std::vector<std::uint8_t> bytes = bytes_of(id);
+    std::copy(bytes.begin(), bytes.end(), packets[0].payload.begin() + 9);
+    EXPECT_EQ(spoken_at(packets, false, Detector::openvpn), 2U) << id;
+  }
+  for (const std::string_view id : {"00000000", "00000100", "0f010001", "0e000001"}) {
+    std::vector<Shown> packets = packets_of(kOpenvpnUdpTlsCryptV2);
+    packets.resize(2);
+    const std::vector<std::uint8_t> bytes = bytes_of(id);
+    std::copy(bytes.begin(), bytes.end(), packets[0].payload.begin() + 9);
+    EXPECT_EQ(spoken_at(packets, false, Detector::openvpn), 0U) << id;
+  }
+}
+
 TEST(DetectOpenvpn, WithClocksApartTheNextPacketTells) {
   for (const Form& form : kForms) {
     if (!form.encrypted) continue;

@@ -63,9 +63,21 @@ TEST(DetectWireguard, NeedsTheEchoFromTheOtherSide) {
 TEST(DetectWireguard, NeedsTheLengths) {
   for (const std::size_t which : {0U, 1U}) {
     std::vector<Shown> packets = packets_of(kWireguard443);
+    --packets[which].wire_length;
+    EXPECT_EQ(spoken(packets), 0U) << which;
+    packets = obfuscated(0, 0, 0, true);
     ++packets[which].wire_length;
     EXPECT_EQ(spoken(packets), 0U) << which;
   }
+}
+
+TEST(DetectWireguard, PaddingMayFollow) {
+  std::vector<Shown> packets = packets_of(kWireguard443);
+  packets[0].wire_length += 56;
+  packets[1].wire_length += 8;
+  EXPECT_EQ(spoken(packets), 2U);
+  packets[0].payload[0] = 2;
+  EXPECT_EQ(spoken(packets), 0U);
 }
 
 TEST(DetectWireguard, BehindJunkWithItsOwnTypes) {

@@ -220,6 +220,25 @@ TEST(FindingTable, KeepsEqualOnesOnceAndAsLongAsOneIsUsed) {
   EXPECT_EQ(table.size(), 0U);
 }
 
+TEST(FindingTable, TellsTheDetector) {
+  FindingTable table;
+  Finding named;
+  named.application = 1;
+  named.detector = Detector::openvpn;
+  Finding by_ndpi = named;
+  by_ndpi.detector = Detector::none;
+  const Finding* first = table.share(std::move(named));
+  const Finding* second = table.share(std::move(by_ndpi));
+  EXPECT_NE(first, second);
+  FlowFacts facts;
+  first->tell(facts);
+  EXPECT_EQ(facts.detector, Detector::openvpn);
+  second->tell(facts);
+  EXPECT_EQ(facts.detector, Detector::none);
+  table.release(first);
+  table.release(second);
+}
+
 TEST(FindingTable, PacksNothingIntoNothing) {
   EXPECT_TRUE(pack_texts(FlowFacts{}).empty());
 }

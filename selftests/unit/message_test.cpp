@@ -28,6 +28,7 @@ Answer sample_answer() {
   answer.facts.application = 189;
   answer.facts.confidence = Confidence::detector;
   answer.facts.risks = 1ULL << 40;
+  answer.facts.detector = Detector::wireguard;
   answer.facts.hostname = "us04web.zoom.us";
   answer.facts.details.alpn = "h2";
   answer.facts.details.tls_not_after = -5;
@@ -83,6 +84,7 @@ TEST(Message, ComesBackAsItWas) {
   EXPECT_EQ(answer.facts.server_port, 443);
   EXPECT_EQ(answer.facts.confidence, Confidence::detector);
   EXPECT_EQ(answer.facts.risks, was.facts.risks);
+  EXPECT_EQ(answer.facts.detector, was.facts.detector);
   EXPECT_EQ(answer.facts.hostname, was.facts.hostname);
   EXPECT_EQ(answer.facts.details.alpn, "h2");
   EXPECT_EQ(answer.facts.details.tls_not_after, -5);
@@ -149,6 +151,17 @@ TEST(Message, ConfidenceOutOfRangeIsNone) {
     ASSERT_TRUE(messages);
     EXPECT_EQ(std::get<Answer>((*messages)[0]).facts.confidence, Confidence::none);
   }
+}
+
+TEST(Message, ADetectorOutOfRangeIsNone) {
+  Answer answer = sample_answer();
+  answer.facts.detector = static_cast<Detector>(kDetectors);
+  MessageWriter writer;
+  writer.add(answer);
+  const auto messages = read_messages(writer.bytes());
+  ASSERT_TRUE(messages);
+  EXPECT_EQ(std::get<Answer>((*messages)[0]).facts.detector, Detector::none);
+  EXPECT_EQ(std::get<Answer>((*messages)[0]).facts.hostname, answer.facts.hostname);
 }
 
 TEST(Message, NothingOfOneIsLeftInTheNext) {

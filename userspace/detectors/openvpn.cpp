@@ -33,8 +33,10 @@ constexpr std::size_t kWrappedServerReset = kWrappedHeader + 1 + 4 + 8 + 4;
 constexpr std::size_t kMaxServerFlags = 32;
 // tls-crypt-v2: tag, two keys of 128 bytes, the length; metadata may stand between.
 constexpr std::size_t kLeastWrappedKey = 32 + 256 + 2;
-// Peers that negotiate early count packets from here instead of from 0.
+// Peers that negotiate early count packets from one of these instead of from 0: 2.6, and what was
+// released of its development.
 constexpr std::uint32_t kEarlyNegotiation = 0x0f000000;
+constexpr std::uint32_t kOldEarlyNegotiation = 0x0a010000;
 constexpr std::uint32_t kMaxFirstId = 255;           // a reset is repeated under new ids
 constexpr std::uint32_t kLeastTime = 1'000'000'000;  // 2001, before OpenVPN's first release
 constexpr std::uint32_t kClockDifference = 86'400;
@@ -119,9 +121,9 @@ std::optional<WrappedHeader> wrapped_header(const OpenvpnMessage& message, unsig
     return std::nullopt;
   const WrappedHeader out{read_be32(message.head, kAfterSession),
                           read_be32(message.head, kAfterSession + 4)};
-  const std::uint32_t base = out.id & 0xff000000;
-  const std::uint32_t count = out.id & 0x00ffffff;
-  if (base != 0 && base != kEarlyNegotiation) return std::nullopt;
+  const std::uint32_t base = out.id & 0xffff0000;
+  const std::uint32_t count = out.id & 0x0000ffff;
+  if (base != 0 && base != kEarlyNegotiation && base != kOldEarlyNegotiation) return std::nullopt;
   if (count == 0 || count > kMaxFirstId || out.time < kLeastTime) return std::nullopt;
   return out;
 }

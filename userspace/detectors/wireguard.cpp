@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <span>
 
 namespace l7mark {
@@ -42,13 +43,23 @@ bool is_random(std::uint32_t index) {
   return std::unique(bytes.begin(), bytes.end()) - bytes.begin() >= 3;
 }
 
-// Where a message of that length begins, if it ends with the datagram and its first `needed` bytes
-// were copied.
-bool begins(const DetectorPacket& packet, std::size_t length, std::size_t needed,
-            std::size_t& before) {
-  if (packet.wire_length < length || packet.wire_length - length > kMostBefore) return false;
-  before = packet.wire_length - length;
-  return packet.payload.size() >= before + needed;
+struct Place {
+  std::size_t at = 0;     // of the message in the datagram
+  bool standard = false;  // its type is WireGuard's own
+};
+
+// Where a message of that type and length may be, if its first `needed` bytes were copied: at the
+// datagram's beginning if the type stands there, else at its end.
+std::optional<Place> find_message(const DetectorPacket& packet, std::uint32_t type,
+                                  std::size_t length, std::size_t needed) {
+  if (packet.wire_length < length) return std::nullopt;
+  const auto has_type = [&](std::size_t at) {
+    return packet.payload.size() >= at + needed && read_le32(packet.payload, at) == type;
+  };
+  if (has_type(0)) return Place{0, true};
+  const std::size_t before = packet.wire_length - length;
+  if (before > kMostBefore || packet.payload.size() < before + needed) return std::nullopt;
+  return Place{before, has_type(before)};
 }
 
 bool repeats_index(const DetectorPacket& packet, std::uint32_t receiver) {
@@ -65,17 +76,16 @@ bool repeats_index(const DetectorPacket& packet, std::uint32_t receiver) {
 
 // A response to one of the initiations that are remembered. True if it is one beyond doubt.
 bool look_at_response(WireguardState& state, const DetectorPacket& packet) {
-  std::size_t before = 0;
-  if (!begins(packet, kResponse, 12, before)) return false;
-  const bool standard = read_le32(packet.payload, before) == kResponseType;
-  const std::uint32_t sender = read_le32(packet.payload, before + 4);
-  const std::uint32_t receiver = read_le32(packet.payload, before + 8);
+  const auto response = find_message(packet, kResponseType, kResponse, 12);
+  if (!response) return false;
+  const std::uint32_t sender = read_le32(packet.payload, response->at + 4);
+  const std::uint32_t receiver = read_le32(packet.payload, response->at + 8);
   for (std::size_t i = 0; i < kWireguardInitiations; ++i) {
     const bool initiator_is_client = (state.from_client >> i & 1) != 0;
     if (receiver == 0 || state.initiators[i] != receiver ||
         initiator_is_client == packet.from_client)
       continue;
-    if (standard && (state.standard >> i & 1) != 0) return true;
+    if (response->standard && (state.standard >> i & 1) != 0) return true;
     if (!is_random(receiver) || !is_random(sender)) continue;
     state.initiator = receiver;
     state.responder = sender;
@@ -85,17 +95,16 @@ bool look_at_response(WireguardState& state, const DetectorPacket& packet) {
 }
 
 void remember_initiation(WireguardState& state, const DetectorPacket& packet) {
-  std::size_t before = 0;
-  if (!begins(packet, kInitiation, 8, before)) return;
-  const std::uint32_t sender = read_le32(packet.payload, before + 4);
+  const auto initiation = find_message(packet, kInitiationType, kInitiation, 8);
+  if (!initiation) return;
+  const std::uint32_t sender = read_le32(packet.payload, initiation->at + 4);
   // A repeated one has an index of its own; only a copy on the network has not.
   const auto bit = static_cast<std::uint8_t>(1U << state.next);
-  const bool standard = read_le32(packet.payload, before) == kInitiationType;
   state.initiators[state.next] = sender;
   state.from_client = static_cast<std::uint8_t>(packet.from_client ? state.from_client | bit
                                                                    : state.from_client & ~bit);
-  state.standard =
-      static_cast<std::uint8_t>(standard ? state.standard | bit : state.standard & ~bit);
+  state.standard = static_cast<std::uint8_t>(initiation->standard ? state.standard | bit
+                                                                  : state.standard & ~bit);
   state.next = static_cast<std::uint8_t>((state.next + 1) % kWireguardInitiations);
 }
 

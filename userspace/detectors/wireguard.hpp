@@ -5,7 +5,8 @@
 //
 // Obfuscating variants (AmneziaWG) send random datagrams first, put random bytes before a message
 // and change the words that tell messages apart; the lengths of initiation and response behind
-// those bytes, 148 and 92, stay, and so do the places of the indexes, counted from the end.
+// those bytes, 148 and 92, stay, and so do the places of the indexes, counted from the end. Others
+// (TunnelBear) leave the message as it is and put padding behind it.
 #pragma once
 
 #include <array>
