@@ -61,7 +61,7 @@ TEST(DetectorPacket, TcpWithOptionsAndSequence) {
 
 TEST(DetectorPacket, Ipv6ExtensionHeaders) {
   Bytes rest{IPPROTO_DSTOPTS, 1};
-  rest.resize(16, 0);
+  rest.resize(16, 0xee);
   put(rest, Bytes{IPPROTO_UDP, 0, 0, 0, 0, 0, 0, 0});
   put(rest, udp_header());
   put(rest, text("xyz"));
