@@ -101,6 +101,25 @@ TEST(DetectOpenvpn, AnotherSessionIdIsNoEcho) {
   }
 }
 
+TEST(DetectOpenvpn, OnlyOneToEightAcknowledgements) {
+  const auto with = [](std::size_t count) {
+    std::vector<Shown> packets = packets_of(kOpenvpnUdpPlain);
+    packets.resize(2);
+    std::vector<std::uint8_t>& server = packets[1].payload;
+    server.resize(9);
+    server.push_back(static_cast<std::uint8_t>(count));
+    server.insert(server.end(), 4 * count, 0);
+    server.insert(server.end(), packets[0].payload.begin() + 1, packets[0].payload.begin() + 9);
+    server.insert(server.end(), 4, 0);
+    packets[1].wire_length = server.size();
+    return spoken_at(packets, false, Detector::openvpn);
+  };
+  EXPECT_EQ(with(0), 0U);
+  EXPECT_EQ(with(1), 2U);
+  EXPECT_EQ(with(8), 2U);
+  EXPECT_EQ(with(9), 0U);
+}
+
 TEST(DetectOpenvpn, ASessionIdThatIsNotRandomIsNoEcho) {
   Form form = kForms[0];
   std::vector<Shown> packets = packets_of(*form.recording);
