@@ -51,6 +51,7 @@ struct Row {
   std::uint64_t packets = 0, bytes = 0, sampled_packets = 0, sampled_bytes = 0;
   std::string confidence;
   std::string detector;  // of l7mark's own, which spoke instead of nDPI
+  std::string host;      // server's name
   Metadata metadata;
   std::string line;  // as printed
 
@@ -95,6 +96,7 @@ std::map<std::string, std::vector<Row>> read_oracle(const std::string& file) {
     row.ndpi = cells[6];
     row.packets = std::stoull(cells[7]);
     row.bytes = std::stoull(cells[8]);
+    if (cells.size() > 9) row.host = cells[9];
     out[cells[0]].push_back(std::move(row));
   }
   return out;
@@ -146,6 +148,7 @@ bool classify(const Options& options, const std::string& path, Names captures,
     const auto& confidence = object.at("confidence");
     row.confidence = confidence.is_null() ? "no answer" : confidence.get<std::string>();
     row.detector = object.value("detector", "");
+    row.host = object.value("hostname", "");
     row.metadata = metadata_of(object);
     row.line = line;
     rows[object.at("capture").get<std::string>()].push_back(std::move(row));
@@ -155,11 +158,14 @@ bool classify(const Options& options, const std::string& path, Names captures,
 
 using ReaderFlows = std::map<std::string, Metadata>;
 
-// A name that ndpiReader has not and could not: from a QUIC handshake that was put together, or
-// from a detector of l7mark's own.
+// A name that ndpiReader has not and could not: from a QUIC handshake that was put together, where
+// ndpiReader has no server's name and an application by the address at most, or from a detector of
+// l7mark's own.
 bool is_richer(const Row& want, const Row& got) {
   if (got.ndpi == want.ndpi) return false;
-  return !got.detector.empty() || (want.ndpi == "QUIC" && got.ndpi.rfind("QUIC.", 0) == 0);
+  const bool quic = want.ndpi.rfind("QUIC", 0) == 0 && got.ndpi.rfind("QUIC.", 0) == 0;
+  const bool named = want.ndpi != "QUIC" && !want.host.empty();
+  return !got.detector.empty() || (quic && !named && !got.host.empty());
 }
 
 void compare(const std::string& capture, const std::vector<Row>& wanted, std::vector<Row> got,

@@ -71,14 +71,15 @@ struct FlowHandshake::Tcp {
   bool retry = false;               // a second hello is due
   int held = kNobody;               // side whose packets are held
 
-  // What there is of a side's stream from its beginning, with zeros up to the end that its first
-  // record states where `padded`: nDPI finds a name in a hello that lacks its end.
+  // What there is of a side's stream from its beginning. `padded`: up to the end that its first
+  // record states, for nDPI finds a name in a hello that lacks its end. Zeros would not do: they
+  // read as extensions of type 0, server names without a name, and nDPI takes the last.
   [[nodiscard]] std::vector<std::uint8_t> bytes(int side, bool padded) const {
     const auto there = stream[side].contiguous();
     std::vector<std::uint8_t> out(there.begin(), there.end());
     if (padded && out.size() >= kTlsRecordHeader) {
       const std::size_t stated = kTlsRecordHeader + (std::size_t{out[3]} << 8 | out[4]);
-      if (stated > out.size()) out.resize(std::min(stated, kHandshakeLimit));
+      if (stated > out.size()) out.resize(std::min(stated, kHandshakeLimit), 0xff);
     }
     return out;
   }
@@ -196,13 +197,6 @@ FlowHandshake::Step FlowHandshake::take_tcp(const HandshakePacket& packet) {
   if (there.size() > kTlsRecordHeader && there[kTlsRecordHeader] == kServerHello)
     t.passes[side] = true;
   if (t.passes[side]) return release(true);
-  if (is_cut(packet)) {
-    if (t.held != side) {
-      t.passes[side] = true;
-      return step;
-    }
-    return release(true);
-  }
   if (t.held == kNobody) {
     keep_headers(packet);
     if (headers_.empty()) {
@@ -211,6 +205,8 @@ FlowHandshake::Step FlowHandshake::take_tcp(const HandshakePacket& packet) {
     }
     t.held = side;
   }
+  // What was left out of it will not come.
+  if (is_cut(packet)) return release(true);
   return step == Step::released ? step : Step::hold;
 }
 
