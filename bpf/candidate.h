@@ -179,15 +179,18 @@ static __always_inline struct l7m_candidate *l7m_find_candidate(const struct l7m
 }
 
 /*
- * Gives the flow a place: its own if it has one, else a free one, else that of the flow which came
- * first. The caller has looked without the lock; another CPU may have been faster.
+ * Gives the flow of the scratch entry a place: its own if it has one, else a free one, else that of
+ * the flow which came first. The caller has looked without the lock; another CPU may have been
+ * faster.
  */
-static __noinline struct l7m_candidate_place *
-l7m_put_candidate(struct l7m_candidate_set *set, __u32 tag, const struct l7m_key *key,
-		  const struct l7m_candidate *value, const struct l7m_flight *flight)
+static __noinline struct l7m_candidate_place *l7m_put_candidate(struct l7m_candidate_set *set,
+								__u32 tag, struct l7m_met *met)
 {
+	const struct l7m_key *key = &met->out.key;
+	const struct l7m_candidate *value = &met->candidate;
 	struct l7m_candidate_place *place;
 	__u32 i, at, found, evicted = 0;
+	__u64 number;
 
 	if (!set)
 		return 0;
@@ -207,7 +210,13 @@ l7m_put_candidate(struct l7m_candidate_set *set, __u32 tag, const struct l7m_key
 			break;
 		}
 	}
-	at &= L7M_TAG_PLACE;
+	/*
+	 * Reloaded from a map the two are unknown to the verifier. It would otherwise follow each
+	 * of the eight places that the loop can end with up to the program's end.
+	 */
+	number = l7m_forget_by(met, (__u64)evicted << 32 | at);
+	evicted = (__u32)(number >> 32);
+	at = (__u32)number & L7M_TAG_PLACE;
 	if (evicted)
 		set->next = at + 1;
 	place = &set->place[at];
@@ -218,7 +227,7 @@ l7m_put_candidate(struct l7m_candidate_set *set, __u32 tag, const struct l7m_key
 	place->key = *key;
 	place->value = *value;
 	/* The other endpoint has sent nothing yet. */
-	place->flight[value->initiator & 1] = *flight;
+	place->flight[value->initiator & 1] = met->flight;
 	place->flight[~value->initiator & 1] = (struct l7m_flight){};
 	*(volatile __u32 *)&set->tag[at] = tag | at;
 	bpf_spin_unlock(&set->lock);
@@ -388,7 +397,7 @@ static __noinline __u32 l7m_new_flow(l7m_ctx *ctx, struct l7m_met *met,
 	what->sampled = fresh->sampled;
 	if (fresh->sampled >= fresh->packets)
 		what->flags |= L7M_SAMPLE_LAST;
-	place = l7m_put_candidate(spot->set, spot->tag, &what->key, fresh, &met->flight);
+	place = l7m_put_candidate(spot->set, spot->tag, met);
 	l7m_count(L7M_COUNT_NEW_FLOW, 1);
 	if (s->flags & L7M_SET_PAUSED)
 		l7m_count(L7M_COUNT_PAUSED, 1);
