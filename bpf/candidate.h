@@ -339,8 +339,8 @@ static __noinline int l7m_charge_source(const struct l7m_packet *p, __u32 bytes,
 }
 
 /*
- * What is to be copied of the packet, with what its source has left to spend: from met->candidate
- * and met->flight to met->wanted, and the flight's new state.
+ * What is to be copied of a packet that may belong to a first flight, with what its source has left
+ * to spend: from met->candidate and met->flight to met->wanted, and the flight's new state.
  */
 L7M_FUNCTION int l7m_want(l7m_ctx *ctx)
 {
@@ -353,8 +353,7 @@ L7M_FUNCTION int l7m_want(l7m_ctx *ctx)
 	if (!s || !met)
 		return -1;
 	p = &met->packet;
-	l7m_expect_flight(&met->flight, p);
-	if (s->flight && l7m_flight_asks(&met->flight, p))
+	if (l7m_flight_asks(&met->flight, p))
 		l7m_read_head(ctx, met);
 	l7m_packet_wanted(&met->candidate, &met->flight, p, &met->head, s, &met->wanted);
 	if (met->wanted.charge && !l7m_charge_source(p, met->wanted.charge, s->flight_budget)) {
@@ -386,7 +385,11 @@ static __noinline __u32 l7m_new_flow(l7m_ctx *ctx, struct l7m_met *met,
 	fresh->state = (__u8)(number >> 32);
 	fresh->flags |= (__u8)(number >> 40);
 	l7m_count_packet(&fresh->count, met);
-	l7m_want(ctx);
+	l7m_expect_flight(&met->flight, p);
+	if (l7m_may_be_flight(&met->flight, p, s->flight))
+		l7m_want(ctx);
+	else
+		l7m_refuse_flight(fresh, p, s, &met->wanted);
 	what->wanted = met->wanted.length;
 	what->flags |= L7M_SAMPLE_FIRST;
 	/* As if the copy had gone out: it nearly always does, and a second look-up is saved. */
@@ -476,10 +479,15 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 	closing = l7m_closing_flags(p, (int)met->sender) & (__u8)~c->flags;
 	c->flags |= closing;
 	f = &place->flight[met->sender & 1];
-	met->candidate = *c;
-	met->flight = *f;
-	l7m_want(ctx);
-	*f = met->flight;
+	l7m_expect_flight(f, p);
+	if (l7m_may_be_flight(f, p, s->flight)) {
+		met->candidate = *c;
+		met->flight = *f;
+		l7m_want(ctx);
+		*f = met->flight;
+	} else {
+		l7m_refuse_flight(c, p, s, &met->wanted);
+	}
 	what->wanted = met->wanted.length;
 	if (what->wanted == 0) {
 		if (!closing || !l7m_is_closed(c->flags) || (c->flags & L7M_FLOW_BARRED))
@@ -490,6 +498,7 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 		l7m_count(L7M_COUNT_PAUSED, 1);
 		return c->action;
 	}
+	met->candidate = *c;
 	if (what->type == L7M_RECORD_SAMPLE) {
 		/* Two CPUs may both pass here for one flow: a packet more is copied, no harm. */
 		if (!c->first_sent)

@@ -93,15 +93,12 @@ static __always_inline int l7m_export_tier(l7m_ctx *ctx, void *ring, const struc
  * One record, as the scratch entry says: met->out.length bytes from met->out.offset on. Returns 0
  * if it is on its way.
  */
-L7M_FUNCTION int l7m_export_record(l7m_ctx *ctx)
+static __always_inline int l7m_export_record(l7m_ctx *ctx, const struct l7m_met *met)
 {
-	const struct l7m_met *met = l7m_scratch();
 	int failure;
 	__u32 index, length;
 	void *ring;
 
-	if (!met)
-		return -1;
 	index = met->candidate.ring;
 	length = met->out.length;
 	ring = bpf_map_lookup_elem(&rings, &index);
@@ -175,7 +172,7 @@ L7M_FUNCTION int l7m_export(l7m_ctx *ctx)
 	end = what->wanted < met->readable ? what->wanted : met->readable;
 	what->offset = 0;
 	what->length = end < L7M_MAX_SNAPLEN ? end : L7M_MAX_SNAPLEN;
-	if (l7m_export_record(ctx))
+	if (l7m_export_record(ctx, met))
 		return -1;
 	if (what->type != L7M_RECORD_SAMPLE) {
 		l7m_count(L7M_COUNT_NOTICES, 1);

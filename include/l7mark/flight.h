@@ -93,6 +93,17 @@ static __always_inline void l7m_expect_flight(struct l7m_flight *f, const struct
 	f->state = L7M_FLIGHT_EXPECTED;
 }
 
+/* 1 if the packet may belong to its sender's first flight: l7m_flight_wants() tells. */
+static __always_inline int l7m_may_be_flight(const struct l7m_flight *f, const struct l7m_packet *p,
+					     __u32 limit)
+{
+	if (!p->payload || f->copied >= limit)
+		return 0;
+	return p->protocol == L7M_PROTO_UDP ? p->handshake
+					    : p->protocol == L7M_PROTO_TCP &&
+						      f->state != L7M_FLIGHT_DONE;
+}
+
 /* 1 if the payload's first bytes have to be looked at for l7m_flight_wants(). */
 static __always_inline int l7m_flight_asks(const struct l7m_flight *f, const struct l7m_packet *p)
 {
