@@ -3,38 +3,12 @@
 
 #include <gtest/gtest.h>
 
-#include "packets.hpp"
+#include "classifier_fixture.hpp"
 
 namespace l7mark {
 namespace {
 
 using namespace test;
-
-constexpr std::uint64_t kSecond = 1'000'000'000;
-
-class ClassifierTest : public testing::Test, public ClassifierSink {
- protected:
-  ClassifierTest() : engine_(std::move(*Engine::make())) { restart({}); }
-
-  void on_answer(Answer&& answer) override { answers_.push_back(std::move(answer)); }
-  void on_dns(DnsAnswer&& answer) override { dns_.push_back(std::move(answer)); }
-
-  void restart(const ClassifierOptions& options) {
-    classifier_ = std::make_unique<Classifier>(engine_, *this, options);
-  }
-  bool take(const Sample& sample) { return classifier_->take(sample.bytes()); }
-  static FlowKey key_of(const Sample& sample) {
-    FlowKey key;
-    key.raw = sample.head.key;
-    return key;
-  }
-
-  Engine engine_;
-  std::unique_ptr<Classifier> classifier_;
-  std::vector<Answer> answers_;
-  std::vector<DnsAnswer> dns_;
-  const Endpoints ends_;
-};
 
 Bytes syn(const Endpoints& ends) {
   return tcp(ends, L7M_TCP_SYN, 100, 0);

@@ -6,10 +6,12 @@
 #include <l7mark/parse.h>
 #include <l7mark/types.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "util/address.hpp"
@@ -95,6 +97,16 @@ inline Bytes ethernet(const Bytes& packet) {
   Bytes out{0x02, 0, 0, 0, 0, 0x02, 0x02, 0, 0, 0, 0, 0x01};
   put16(out, packet[0] >> 4 == 6 ? 0x86dd : 0x0800);
   put(out, packet);
+  return out;
+}
+
+inline Bytes from_hex(std::string_view digits) {
+  const auto nibble = [](char c) {
+    return static_cast<unsigned>(c <= '9' ? c - '0' : c - 'a' + 10);
+  };
+  Bytes out;
+  for (std::size_t i = 0; i + 1 < digits.size(); i += 2)
+    out.push_back(static_cast<std::uint8_t>(nibble(digits[i]) << 4 | nibble(digits[i + 1])));
   return out;
 }
 
@@ -208,14 +220,33 @@ struct Sample {
     head.l3_length = parsed.l3_length;
     head.l4_payload = static_cast<std::uint16_t>(parsed.payload);
     head.l2 = 1;
+    head.sequence = parsed.sequence;
     if (frame.size() > snaplen) frame.resize(snaplen);
     head.captured = static_cast<std::uint32_t>(frame.size());
+    head.wanted = static_cast<std::uint16_t>(frame.size());
   }
 
   [[nodiscard]] std::vector<std::byte> bytes() const {
     std::vector<std::byte> out(sizeof(head) + frame.size());
     std::memcpy(out.data(), &head, sizeof(head));
     if (!frame.empty()) std::memcpy(out.data() + sizeof(head), frame.data(), frame.size());
+    return out;
+  }
+
+  // All of a long packet, in as many records as the kernel makes of it.
+  static std::vector<Sample> in_parts(const Bytes& packet, std::uint64_t time_ns = 1,
+                                      std::uint32_t id = 1) {
+    const Sample whole(packet, time_ns, id, 65535);
+    std::vector<Sample> out;
+    for (std::size_t at = 0; at < whole.frame.size(); at += L7M_MAX_SNAPLEN) {
+      Sample part = whole;
+      const auto from = whole.frame.begin() + static_cast<std::ptrdiff_t>(at);
+      const std::size_t size = std::min<std::size_t>(L7M_MAX_SNAPLEN, whole.frame.size() - at);
+      part.frame.assign(from, from + static_cast<std::ptrdiff_t>(size));
+      part.head.offset = static_cast<std::uint16_t>(at);
+      part.head.captured = static_cast<std::uint32_t>(size);
+      out.push_back(std::move(part));
+    }
     return out;
   }
 };

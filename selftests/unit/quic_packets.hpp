@@ -12,14 +12,6 @@
 
 namespace l7mark::test {
 
-inline Bytes from_hex(std::string_view digits) {
-  const auto nibble = [](char c) { return c <= '9' ? c - '0' : c - 'a' + 10; };
-  Bytes out;
-  for (std::size_t i = 0; i + 1 < digits.size(); i += 2)
-    out.push_back(static_cast<std::uint8_t>(nibble(digits[i]) << 4 | nibble(digits[i + 1])));
-  return out;
-}
-
 // A ClientHello of TLS 1.3 for HTTP/3 (RFC 8446, 4.1.2) that is `size` bytes long; its key share,
 // which no test looks into, takes what the rest leaves.
 inline Bytes quic_client_hello(std::string_view server_name, std::size_t size) {
@@ -72,7 +64,7 @@ struct QuicClient {
   std::uint32_t number = 0;
 
   // An Initial with the given frames, padded to `size` bytes of frames.
-  Bytes initial(Bytes frames, std::size_t size = 1150) {
+  Bytes initial(Bytes frames, std::size_t size = 1200) {
     if (frames.size() < size) frames.resize(size);
     const QuicInitial header{version, dcid, scid, token, number++, 1};
     return quic_seal(quic_initial_keys(quic_protection(version), dcid, QuicSide::client), header,

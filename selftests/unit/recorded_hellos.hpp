@@ -3,24 +3,11 @@
 // TLS records as they stand in the stream, or the payloads of datagrams.
 #pragma once
 
-#include <cstddef>
 #include <string_view>
-#include <vector>
 
 #include "packets.hpp"
 
 namespace l7mark::test {
-
-inline Bytes from_hex(std::string_view hex) {
-  const auto digit = [](char c) {
-    return static_cast<unsigned>(c <= '9' ? c - '0' : c - 'a' + 10);
-  };
-  Bytes out;
-  for (std::size_t i = 0; i + 1 < hex.size(); i += 2) {
-    out.push_back(static_cast<std::uint8_t>(digit(hex[i]) << 4 | digit(hex[i + 1])));
-  }
-  return out;
-}
 
 // Chromium 156, TLS 1.3 with a post-quantum key share, ECH extension (GREASE), to
 // browser.example.com.

@@ -131,7 +131,7 @@ struct Classifier::Flow : PoolLinks<Flow> {
 };
 
 bool Classifier::begun(const Flow& flow) {
-  return flow.engine || (flow.handshake && flow.handshake->holds());
+  return flow.engine || flow.parts || (flow.handshake && flow.handshake->holds());
 }
 
 Classifier::Classifier(Engine& engine, ClassifierSink& sink, ClassifierOptions options)
@@ -221,6 +221,7 @@ bool Classifier::join_parts(Flow& flow, l7m_sample& sample, std::span<const std:
     flow.parts = std::make_unique<PartialPacket>();
     flow.parts->head = sample;
     flow.parts->data.assign(data.begin(), data.end());
+    if (!flow.engine) hold(flow, reading_);
     return false;
   }
   if (!flow.parts || flow.parts->data.size() != sample.offset) return false;
@@ -377,7 +378,9 @@ bool Classifier::look_at(Flow& flow, const l7m_sample& sample, std::span<const s
     const auto side = static_cast<std::uint8_t>(1U << sample.direction);
     begins = (flow.spoke & side) == 0;
     flow.spoke |= side;
-    if (!flow.handshake && begins && !flow.detected &&
+    // DTLS may come after STUN, on the same ports (RFC 7983).
+    const bool may = begins || part.protocol == IPPROTO_UDP;
+    if (!flow.handshake && may && !flow.detected &&
         FlowHandshake::may_begin(part, (flow.begin_known & side) != 0,
                                  flow.begin[sample.direction])) {
       flow.handshake = std::make_unique<FlowHandshake>();
@@ -387,14 +390,18 @@ bool Classifier::look_at(Flow& flow, const l7m_sample& sample, std::span<const s
     if (flow.handshake) step = flow.handshake->take(part);
   }
   if (step == Step::hold) {
-    if (!flow.engine) hold(flow, reading_);
+    hold(flow, reading_);
     return true;
   }
   if (!start(flow)) return false;
+  if (flow.handshake && flow.handshake->holds())
+    hold(flow, reading_);
+  else if (flow.queue == &reading_)
+    hold(flow, active_);
   // The other direction has spoken before.
   if (begins && flow.spoke == kBothDirections) feed_bare_ack(flow, sample, packet);
   if (step != Step::as_it_is) {
-    const auto made = flow.handshake->made();
+    const auto made = flow.handshake->take_made();
     feed(flow, made, made.size(), sample.time_ns);
   }
   if (step != Step::replaced) feed(flow, packet, length, sample.time_ns);

@@ -131,7 +131,7 @@ class Classifier {
   std::unique_ptr<FlowPool<Flow>> flows_;
   Queue waiting_;  // no payload yet, nothing given to nDPI
   Queue active_;   // nDPI holds state
-  Queue reading_;  // a hello that is not whole: nDPI has not seen it
+  Queue reading_;  // a hello or a packet that is not whole yet
   Queue twins_;    // answered, but one packet more is worth a moment: DNS's other family, QUIC's
                    // answer to the hello
   AnsweredFlows answered_;

@@ -11,6 +11,7 @@
 #include "handshake/dtls_stream.hpp"
 #include "handshake/ja4.hpp"
 #include "handshake/quic_hello.hpp"
+#include "handshake/quic_packet.hpp"
 #include "handshake/quic_server_hello.hpp"
 #include "handshake/tls_stream.hpp"
 
@@ -21,6 +22,9 @@ constexpr int kNobody = -1;
 constexpr std::uint8_t kHandshakeRecord = 0x16;
 constexpr std::uint8_t kClientHello = 1, kServerHello = 2;
 constexpr std::size_t kTlsRecordHeader = 5;
+// A side's bytes that are kept once they are not held any more: for a second copy that differs, and
+// for what follows a HelloRetryRequest. There may be many such flows.
+constexpr std::size_t kMaxKept = 4096;
 
 std::span<const std::uint8_t> payload_of(const HandshakePacket& packet) {
   return packet.packet.subspan(std::min(packet.payload_offset, packet.packet.size()));
@@ -32,6 +36,16 @@ bool is_cut(const HandshakePacket& packet) {
 
 bool is_dtls(std::span<const std::uint8_t> payload) {
   return payload.size() > 1 && payload[0] == kHandshakeRecord && payload[1] == 0xfe;
+}
+
+// A copy that says how long it is: nDPI ignores a packet that is shorter than its header says.
+std::vector<std::uint8_t> copy_of(const HandshakePacket& packet) {
+  if (is_cut(packet)) {
+    const auto headers = headers_of(packet.packet, packet.payload_offset);
+    auto shorter = packet_with(headers, packet.protocol, packet.sequence, payload_of(packet));
+    if (!shorter.empty()) return shorter;
+  }
+  return {packet.packet.begin(), packet.packet.end()};
 }
 
 // RFC 9000, 17.2: the header form and the fixed bit.
@@ -71,10 +85,46 @@ struct FlowHandshake::Tcp {
   bool retry = false;               // a second hello is due
   int held = kNobody;               // side whose packets are held
 
+  // A second copy of what was read may differ from it.
+  void compare(int side, std::uint32_t sequence, std::span<const std::uint8_t> payload) {
+    const auto known = static_cast<std::int64_t>(stream[side].flight_length());
+    const std::int64_t offset = static_cast<std::int32_t>(sequence - stream[side].first_sequence());
+    if (known == 0 || offset >= known) return;
+    const auto most = static_cast<std::size_t>(known - offset);
+    stream[side].add(sequence, payload.first(std::min(most, payload.size())));
+  }
+
+  void forget(int side) {
+    if (held == side || stream[side].kept() <= kMaxKept) return;
+    stream[side] = TlsStream();
+    read[side] = true;
+  }
+
+  // The hello is whole and fills several records.
+  [[nodiscard]] bool is_spread(int side) const {
+    const auto message = stream[side].message();
+    const auto there = stream[side].contiguous();
+    return !message.empty() && (std::size_t{there[3]} << 8 | there[4]) < message.size();
+  }
+
+  // The same bytes with the hello in one record, as nDPI 4.2 reads it.
+  [[nodiscard]] std::vector<std::uint8_t> in_one_record(int side) const {
+    const auto message = stream[side].message();
+    const auto there = stream[side].contiguous();
+    const auto behind = there.subspan(stream[side].flight_length());
+    std::vector<std::uint8_t> out(there.begin(), there.begin() + 3);
+    out.push_back(static_cast<std::uint8_t>(message.size() >> 8));
+    out.push_back(static_cast<std::uint8_t>(message.size()));
+    out.insert(out.end(), message.begin(), message.end());
+    out.insert(out.end(), behind.begin(), behind.end());
+    return out;
+  }
+
   // What there is of a side's stream from its beginning. `padded`: up to the end that its first
   // record states, for nDPI finds a name in a hello that lacks its end. Zeros would not do: they
   // read as extensions of type 0, server names without a name, and nDPI takes the last.
   [[nodiscard]] std::vector<std::uint8_t> bytes(int side, bool padded) const {
+    if (!retry && is_spread(side)) return in_one_record(side);
     const auto there = stream[side].contiguous();
     std::vector<std::uint8_t> out(there.begin(), there.end());
     if (padded && out.size() >= kTlsRecordHeader) {
@@ -95,6 +145,8 @@ struct FlowHandshake::Dtls {
 struct FlowHandshake::Quic {
   QuicHello hello;
   QuicServerHello server;
+  std::vector<std::uint8_t> dcid;  // that the server's keys come from
+  bool retried = false;            // it is the one of the server's Retry
   int client = kNobody;
   bool passes = false;
   bool answered = false;            // the server's hello is read, or there will be none
@@ -137,8 +189,6 @@ FlowHandshake::Step FlowHandshake::take_tcp(const HandshakePacket& packet) {
   if (!tcp_) tcp_ = std::make_unique<Tcp>();
   Tcp& t = *tcp_;
   const int side = packet.direction;
-  TlsStream& stream = t.stream[side];
-  const auto payload = payload_of(packet);
   Step step = Step::as_it_is;
   if (t.held == 1 - side) {
     // It is answered before it is whole: what is missing was not copied.
@@ -148,9 +198,22 @@ FlowHandshake::Step FlowHandshake::take_tcp(const HandshakePacket& packet) {
     t.held = kNobody;
     step = Step::released;
   }
-  if (t.read[side]) return step;
+  if (t.read[side])
+    t.compare(side, packet.sequence, payload_of(packet));
+  else
+    step = read_tcp(packet, step);
+  facts_.conflict = facts_.conflict || t.stream[side].conflict();
+  for (const int each : {0, 1}) t.forget(each);
+  return step;
+}
+
+// A packet of a side whose hello is not whole yet. `step` is what is to be done besides.
+FlowHandshake::Step FlowHandshake::read_tcp(const HandshakePacket& packet, Step step) {
+  Tcp& t = *tcp_;
+  const int side = packet.direction;
+  TlsStream& stream = t.stream[side];
+  const auto payload = payload_of(packet);
   stream.add(packet.sequence, payload);
-  facts_.conflict = facts_.conflict || stream.conflict();
   const TlsState state = stream.state();
   const auto there = stream.contiguous();
   // True if nothing of this packet is left to be given.
@@ -174,6 +237,11 @@ FlowHandshake::Step FlowHandshake::take_tcp(const HandshakePacket& packet) {
     const auto message = stream.message();
     const bool client = message[0] == kClientHello;
     const bool again = t.retry;
+    if (client && !again && !t.passes[side] && step == Step::as_it_is && t.held == kNobody &&
+        t.is_spread(side)) {
+      keep_headers(packet);
+      if (!headers_.empty()) t.held = side;
+    }
     step = release(false);
     t.passes[side] = true;
     t.read[side] = true;
@@ -193,10 +261,12 @@ FlowHandshake::Step FlowHandshake::take_tcp(const HandshakePacket& packet) {
     }
     return step;
   }
+  if (t.passes[side]) return step;
   // The server's hello is not held: nDPI puts the certificates together by itself.
-  if (there.size() > kTlsRecordHeader && there[kTlsRecordHeader] == kServerHello)
+  if (there.size() > kTlsRecordHeader && there[kTlsRecordHeader] == kServerHello) {
     t.passes[side] = true;
-  if (t.passes[side]) return release(true);
+    return release(false);
+  }
   if (t.held == kNobody) {
     keep_headers(packet);
     if (headers_.empty()) {
@@ -223,28 +293,34 @@ FlowHandshake::Step FlowHandshake::take_dtls(const HandshakePacket& packet) {
   switch (stream.state()) {
     case TlsState::complete: {
       const auto message = stream.message();
-      d.read[side] = true;
-      if (message[0] != kClientHello) {
+      const bool client = message[0] == kClientHello;
+      if (client)
+        read_client(message, HelloTransport::dtls);
+      else
         read_server(message);
-        return Step::as_it_is;
-      }
-      read_client(message, HelloTransport::dtls);
+      if (held)
+        made_ = client ? packet_with(headers_, IPPROTO_UDP, 0, dtls_record(message)) : d.first;
+      d.read[side] = true;
+      stream = DtlsStream();
       if (!held) return Step::as_it_is;
-      made_ = packet_with(headers_, IPPROTO_UDP, 0, dtls_record(message));
       d.held = kNobody;
       d.first = {};
-      return Step::replaced;
+      return client ? Step::replaced : Step::released;
     }
     case TlsState::partial:
       if (d.held != kNobody) return Step::hold;
       if (facts_.hello) return Step::as_it_is;  // the server's
       keep_headers(packet);
       d.held = side;
-      d.first.assign(packet.packet.begin(), packet.packet.end());
+      d.first = copy_of(packet);
       return Step::hold;
     default:
-      if (stream.state() == TlsState::overflow) d.read[side] = true;
-      if (d.held == kNobody) return Step::as_it_is;
+      if (stream.state() == TlsState::overflow) {
+        d.read[side] = true;
+        stream = DtlsStream();
+      }
+      // STUN and RTP go on between the fragments; DTLS is an answer, or the end of the hello.
+      if (d.held == kNobody || !is_dtls(payload)) return Step::as_it_is;
       made_ = std::exchange(d.first, {});
       d.held = kNobody;
       return Step::released;
@@ -257,7 +333,11 @@ FlowHandshake::Step FlowHandshake::take_quic(const HandshakePacket& packet) {
   const auto payload = payload_of(packet);
   if (q.client == kNobody) q.client = packet.direction;
   if (packet.direction != q.client) {
-    if (awaits_server() && is_long_header(payload) && q.server.add(payload, q.hello.dcid())) {
+    if (!is_long_header(payload)) return q.first.empty() ? Step::as_it_is : Step::hold;
+    const auto first = QuicPacketReader(payload).next();
+    if (first && first->type == QuicPacketType::retry && !std::exchange(q.retried, true))
+      q.dcid.assign(first->scid.begin(), first->scid.end());
+    if (awaits_server() && q.server.add(payload, q.dcid)) {
       read_server(q.server.message());
       q.answered = true;
     }
@@ -267,7 +347,7 @@ FlowHandshake::Step FlowHandshake::take_quic(const HandshakePacket& packet) {
   if (q.passes) return Step::as_it_is;
   const QuicHelloState state = q.hello.add(payload);
   if (state == QuicHelloState::collecting) {
-    if (q.first.empty()) q.first.assign(packet.packet.begin(), packet.packet.end());
+    if (q.first.empty()) q.first = copy_of(packet);
     if (headers_.empty()) keep_headers(packet);
     return Step::hold;
   }
@@ -275,12 +355,19 @@ FlowHandshake::Step FlowHandshake::take_quic(const HandshakePacket& packet) {
   if (state == QuicHelloState::complete) {
     read_client(q.hello.message(), HelloTransport::quic);
     facts_.conflict = facts_.conflict || q.hello.conflict();
-    if (facts_.hello) {
-      facts_.version = 0x0304;  // RFC 9001, 4.2: QUIC has no other
-      if (q.first.empty() && q.hello.is_plain()) return Step::as_it_is;
+    const auto dcid = q.hello.dcid();
+    if (!q.retried) q.dcid.assign(dcid.begin(), dcid.end());
+    // nDPI 4.2 does not know version 2.
+    const bool plain = q.first.empty() && q.hello.is_plain() && q.hello.version() == kQuicVersion1;
+    if (facts_.hello && !plain) {
       if (headers_.empty()) keep_headers(packet);
       made_ = packet_with(headers_, IPPROTO_UDP, 0, q.hello.sealed_initial());
       q.first = {};
+    }
+    q.hello = QuicHello();
+    if (facts_.hello) {
+      facts_.version = 0x0304;  // RFC 9001, 4.2: QUIC has no other
+      if (plain) return Step::as_it_is;
       if (!made_.empty()) return Step::replaced;
     }
   }
@@ -290,7 +377,7 @@ FlowHandshake::Step FlowHandshake::take_quic(const HandshakePacket& packet) {
   return Step::released;
 }
 
-std::span<const std::uint8_t> FlowHandshake::give_up() {
+std::vector<std::uint8_t> FlowHandshake::give_up() {
   made_.clear();
   if (tcp_ && tcp_->held != kNobody) {
     const int side = std::exchange(tcp_->held, kNobody);
@@ -306,7 +393,7 @@ std::span<const std::uint8_t> FlowHandshake::give_up() {
     quic_->answered = true;
     made_ = std::exchange(quic_->first, {});
   }
-  return made_;
+  return take_made();
 }
 
 bool FlowHandshake::holds() const {

@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace l7mark {
@@ -56,15 +57,16 @@ class FlowHandshake {
   enum class Step : std::uint8_t {
     as_it_is,  // give nDPI this packet
     hold,      // give it nothing: more must come first
-    replaced,  // give it made() instead, which has what was held
-    released,  // give it made(), which is all there was of what was held, and then this packet
+    replaced,  // give it take_made() instead, which has what was held
+    released,  // give it take_made(), all there was of what was held, and then this packet
   };
   [[nodiscard]] Step take(const HandshakePacket& packet);
 
   // No more will come: what is held, as one packet; empty if nothing is.
-  [[nodiscard]] std::span<const std::uint8_t> give_up();
+  [[nodiscard]] std::vector<std::uint8_t> give_up();
 
-  [[nodiscard]] std::span<const std::uint8_t> made() const { return made_; }
+  // Once for a packet that take() made.
+  [[nodiscard]] std::vector<std::uint8_t> take_made() { return std::exchange(made_, {}); }
   // Something is held that nDPI has not seen.
   [[nodiscard]] bool holds() const;
   // The client's hello is read, the server's answer to it is not, and QUIC's Initials can tell it.
@@ -77,6 +79,7 @@ class FlowHandshake {
   struct Quic;
 
   Step take_tcp(const HandshakePacket& packet);
+  Step read_tcp(const HandshakePacket& packet, Step step);
   Step take_dtls(const HandshakePacket& packet);
   Step take_quic(const HandshakePacket& packet);
   void keep_headers(const HandshakePacket& packet);

@@ -31,6 +31,8 @@ class TlsStream {
   // Valid until the next add(), as message() is.
   [[nodiscard]] std::span<const std::uint8_t> contiguous() const { return bytes_.contiguous(); }
   [[nodiscard]] std::uint32_t first_sequence() const { return first_; }
+  // Bytes of memory that the stream's take, those behind a hole included.
+  [[nodiscard]] std::size_t kept() const { return bytes_.end(); }
   // Two copies of a byte differed.
   [[nodiscard]] bool conflict() const { return bytes_.conflict(); }
 
