@@ -169,10 +169,7 @@ L7M_FUNCTION int l7m_export(l7m_ctx *ctx)
 	what = &met->out;
 	if (what->wanted > met->frame)
 		what->wanted = met->frame;
-	/* In a replay a frame may be longer than what was captured of it. */
-	if (what->wanted > met->readable)
-		what->wanted = met->readable;
-	end = what->wanted;
+	end = what->wanted < met->readable ? what->wanted : met->readable;
 	what->offset = 0;
 	what->length = end < L7M_MAX_SNAPLEN ? end : L7M_MAX_SNAPLEN;
 	if (l7m_export_record(ctx, met))

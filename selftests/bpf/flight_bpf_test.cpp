@@ -339,31 +339,6 @@ TEST_P(Flight, CanBeTurnedOff) {
   EXPECT_EQ(copied(segment(k4, 0, hello(1830))), 128U - 54);
 }
 
-// A capture may hold less of a frame than it had: no record announces what is not there.
-TEST(FlightOfCaptures, AnnouncesWhatWasCaptured) {
-  DataplaneOptions options;
-  options.flows = options.candidates = options.services = options.hints = 1024;
-  options.ring_bytes = 1U << 20;
-  options.replay = true;
-  std::string why;
-  const auto plane = Plane::make(options, why);
-  if (!plane) GTEST_SKIP() << why;
-  plane->reset();
-  plane->set([](l7m_settings& settings) {
-    settings.whole_snaplen = L7M_MAX_SNAPLEN;
-    settings.flight = L7M_MAX_FLIGHT;
-  });
-  Bytes frame = ethernet(tcp(k4, kAck, kFirst, 1, hello(1830)));
-  const auto length = static_cast<std::uint32_t>(frame.size());
-  frame.resize(600);
-  EXPECT_EQ(run_tc(plane->tc("l7mark_ingress"), frame, {.wire_length = length}).code, 0);
-  const auto records = plane->records();
-  ASSERT_EQ(records.size(), 1U);
-  EXPECT_EQ(records[0].head.captured, 600U);
-  EXPECT_EQ(records[0].head.wanted, 600U);
-  EXPECT_EQ(records[0].head.wire_length, length);
-}
-
 INSTANTIATE_TEST_SUITE_P(Hooks, Flight, testing::Bool(),
                          [](const testing::TestParamInfo<bool>& hook) {
                            return hook.param ? "xdp" : "tc";

@@ -146,14 +146,17 @@ struct KernelPath::State : ClassifierSink {
     if (!classifiers[ring]->take(record)) fail(Error{"read", "a sample", 0, "it is malformed"});
   }
 
-  // A run takes less of a packet than may be wanted of it: the capture has the rest.
+  // A run takes less of a packet than may be wanted of it: the capture has the rest, or as much as
+  // was recorded, and the worker is to wait for no more.
   void complete(l7m_sample& head) {
     const std::size_t whole = std::min<std::size_t>(head.wanted, frame.size());
-    if (head.captured >= whole) return;
-    record.resize(sizeof(head));
-    const auto bytes = std::as_bytes(frame.first(whole));
-    record.insert(record.end(), bytes.begin(), bytes.end());
-    head.captured = static_cast<std::uint32_t>(whole);
+    if (head.captured < whole) {
+      record.resize(sizeof(head));
+      const auto bytes = std::as_bytes(frame.first(whole));
+      record.insert(record.end(), bytes.begin(), bytes.end());
+      head.captured = static_cast<std::uint32_t>(whole);
+    }
+    head.wanted = static_cast<std::uint16_t>(whole);
     std::memcpy(record.data(), &head, sizeof(head));
   }
 
