@@ -117,7 +117,7 @@ TEST(DetectWireguard, JunkDatagramsMayGoFirst) {
 }
 
 TEST(DetectWireguard, IndexesThatAreNotRandomAreNoEcho) {
-  for (const std::uint8_t filler : {0x00, 0x20}) {
+  for (const auto filler : {std::uint8_t{0x00}, std::uint8_t{0x20}}) {
     std::vector<Shown> packets = obfuscated(0, 0, 0, true);
     for (Shown& packet : packets) std::fill_n(packet.payload.begin() + 4, 4, filler);
     std::fill_n(packets[1].payload.begin() + 8, 4, filler);
