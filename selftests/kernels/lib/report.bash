@@ -122,6 +122,33 @@ report_table() {
 	report_reasons
 }
 
+# Lines "PROGRAM COUNT" of a series, as verifier_bpf_test.cpp prints them.
+report_verified() { # SERIES
+	[[ ! -e $work/$1.lines ]] || sed -n 's/^L7M-LOG run-verifier VERIFIED //p' "$work/$1.lines"
+}
+
+report_verified_table() {
+	local name program
+	cat <<'END'
+
+## Verified instructions
+
+What each kernel's verifier walks through before it takes a program, with the settings that make it
+the most. `selftests/bpf/verified_insns.tsv` has the limits.
+
+END
+	echo "| | $(printf '%s | ' "${chosen[@]}")"
+	echo "|---|$(printf '%0.s---|' "${chosen[@]}")"
+	for name in "${chosen[@]}"; do report_verified "$name"; done | cut -d' ' -f1 | sort -u |
+		while read -r program; do
+			printf '| %s |' "$program"
+			for name in "${chosen[@]}"; do
+				printf ' %s |' "$(report_verified "$name" | awk -v wanted="$program" '$1 == wanted { print $2 }')"
+			done
+			echo
+		done
+}
+
 report_document() {
 	local name
 	cat <<'END'
@@ -140,6 +167,9 @@ END
 	if [[ $(report_reasons) ]]; then
 		echo
 		report_reasons | sed 's/^/- /'
+	fi
+	if [[ $(for name in "${chosen[@]}"; do report_verified "$name"; done) ]]; then
+		report_verified_table
 	fi
 }
 
