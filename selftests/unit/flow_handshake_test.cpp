@@ -15,7 +15,6 @@ namespace l7mark {
 namespace {
 
 using namespace test;
-using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::SizeIs;
 using Step = FlowHandshake::Step;
