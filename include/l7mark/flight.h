@@ -99,9 +99,9 @@ static __always_inline int l7m_may_be_flight(const struct l7m_flight *f, const s
 {
 	if (!p->payload || f->copied >= limit)
 		return 0;
-	return p->protocol == L7M_PROTO_UDP
-		       ? p->handshake
-		       : p->protocol == L7M_PROTO_TCP && f->state != L7M_FLIGHT_DONE;
+	if (p->protocol == L7M_PROTO_UDP)
+		return p->handshake != 0;
+	return p->protocol == L7M_PROTO_TCP && f->state != L7M_FLIGHT_DONE;
 }
 
 /* 1 if the payload's first bytes have to be looked at for l7m_flight_wants(). */

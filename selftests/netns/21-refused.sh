@@ -47,8 +47,8 @@ run_daemon "one good interface and an unknown one" 'lan7' "$(
   "classes": [ $good ] }
 END
 )"
-run_daemon "unknown application, with the nearest name" 'Zooom.*Zoom' \
-	"$(policy application lan0 '{ "name": "z", "match": { "applications": ["Zooom"] }, "mark": "0x1/0xff" }')"
+run_daemon "unknown category, with the nearest name" 'Vidio.*Video' \
+	"$(policy category lan0 '{ "name": "z", "match": { "categories": ["Vidio"] }, "mark": "0x1/0xff" }')"
 run_daemon "unknown key, with place" ':[0-9]+:[0-9]+.*markk' \
 	"$(policy key lan0 '{ "name": "z", "match": { "applications": ["Zoom"] }, "markk": "0x1/0xff" }')"
 run_daemon "mark outside its mask" '0x1ff' \

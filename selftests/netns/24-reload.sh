@@ -48,10 +48,10 @@ for word in one two three; do talk zoom $word || fail "the connection broke"; do
 equal "packets with the old mark after that" $(($(hits 4 mangle old-mark) - before)) 0
 expect_soon "the same flow is in the new set" 15 entry AFTER "$SERVER4,tcp:443,$CLIENT4"
 
-policy 0x99 NEVER Zooom >/dev/null
+policy 0x1999 NEVER Zoom >/dev/null
 lines=$(wc -l <"$LAB_DIR/l7markd.log")
 kill -HUP "$DAEMON_PID"
-told() { tail -n "+$((lines + 1))" "$LAB_DIR/l7markd.log" | grep 'Zooom' >/dev/null; }
+told() { tail -n "+$((lines + 1))" "$LAB_DIR/l7markd.log" | grep '0x1999' >/dev/null; }
 expect_soon "SIGHUP with a bad file is refused in the log, with the reason" 10 told
 expect "the daemon lives" kill -0 "$DAEMON_PID"
 expect "the flow keeps its mark" turns_to new-mark
@@ -62,7 +62,7 @@ if l7mark reload >"$LAB_DIR/reload.log" 2>&1; then
 else
 	pass "l7mark reload with a bad file fails"
 fi
-expect "and says why" grep -q 'Zooom' "$LAB_DIR/reload.log"
+expect "and says why" grep -q '0x1999' "$LAB_DIR/reload.log"
 expect "the flow keeps its mark" turns_to new-mark
 
 workers() { l7mark status --json | jq -c '[.workers[].pid]'; }

@@ -174,7 +174,7 @@ TEST(PolicySchema, RangesAreTheParsers) {
       EXPECT_EQ(message(property["default"].get<std::int64_t>()), "") << key;
     }
   }
-  EXPECT_EQ(ranges, 16);
+  EXPECT_EQ(ranges, 18);
 }
 
 }  // namespace
