@@ -30,7 +30,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }();
   Sink sink;
   l7mark::ClassifierOptions options;
-  options.max_flows = options.max_waiting = 8;
+  options.max_flows = options.max_waiting = options.max_reading = 8;
   l7mark::Classifier classifier(engine, sink, options);
   while (size >= 2) {
     const std::size_t length = static_cast<std::size_t>(data[0]) << 8 | data[1];
@@ -40,7 +40,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     std::vector<std::byte> record(taken);
     if (taken != 0) std::memcpy(record.data(), data, taken);
     classifier.take(record);
-    if (classifier.flows() > 25) abort();
+    if (classifier.flows() > 33) abort();
     data += taken;
     size -= taken;
   }

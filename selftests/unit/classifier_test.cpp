@@ -379,5 +379,44 @@ TEST_F(ClassifierTest, ALengthLeftToTheHardwareIsFilledIn) {
   EXPECT_EQ(answers_[0].name, "TLS.Zoom");
 }
 
+// nDPI 4.2 reads through a null pointer where a packet in the midst of TLS is no TCP to it: here of
+// a record that contradicts itself, which the kernel does not write.
+TEST_F(ClassifierTest, ATransportThatIsNotTheFlowsIsNotGiven) {
+  take(Sample(syn(ends_)));
+  take(Sample(hello(ends_)));
+  const Bytes rest(100, 0x17);
+  Sample sample(tcp(ends_, L7M_TCP_ACK, 300, 501, rest));
+  sample.frame[14 + 9] = L7M_PROTO_ICMP;
+  EXPECT_TRUE(take(sample));
+  classifier_->finish();
+  ASSERT_FALSE(answers_.empty());
+  EXPECT_EQ(answers_.back().name, "TLS.Zoom");
+}
+
+// It does not walk all the extension headers that the kernel does.
+TEST_F(ClassifierTest, ExtensionHeadersThatNdpiDoesNotKnow) {
+  const Endpoints ends{"2001:db8::10", "2001:db8:1::20", 40000, 443};
+  for (const std::uint8_t header : {L7M_PROTO_AH, L7M_PROTO_HIP, L7M_PROTO_SHIM6}) {
+    restart({});
+    answers_.clear();
+    take(Sample(syn(ends)));
+    take(Sample(hello(ends)));
+    Bytes packet = tcp(ends, L7M_TCP_ACK, 300, 501, Bytes(100, 0x17));
+    packet[6] = header;
+    packet[5] = static_cast<std::uint8_t>(packet[5] + 16);
+    Bytes extension(16, 0);
+    extension[0] = L7M_PROTO_TCP;
+    extension[1] = header == L7M_PROTO_AH ? 2 : 1;
+    packet.insert(packet.begin() + 40, extension.begin(), extension.end());
+    const Sample sample(packet);
+    ASSERT_EQ(sample.head.key.protocol, L7M_PROTO_TCP);
+    ASSERT_EQ(sample.head.l4_payload, 100);
+    EXPECT_TRUE(take(sample));
+    classifier_->finish();
+    ASSERT_FALSE(answers_.empty());
+    EXPECT_EQ(answers_.back().name, "TLS.Zoom");
+  }
+}
+
 }  // namespace
 }  // namespace l7mark

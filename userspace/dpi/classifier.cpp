@@ -419,6 +419,7 @@ void Classifier::feed(Flow& flow, std::span<const std::uint8_t> copied, std::siz
               packet_.begin() + static_cast<std::ptrdiff_t>(dirty_), std::uint8_t{0});
   dirty_ = std::max<std::size_t>(copied.size(), 6);
   write_length(packet_, length);
+  if (!Engine::finds(flow.key.raw.protocol, packet_.data(), length)) return;
   // Samples of two CPUs may come in the wrong order; nDPI's clock must not go back.
   const std::uint64_t wall_ns = time_ns + static_cast<std::uint64_t>(wall_offset_ns_);
   time_ms_ = std::max(time_ms_, wall_ns / kNsPerMs);

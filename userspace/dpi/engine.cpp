@@ -203,6 +203,15 @@ Detection Engine::process(EngineFlow& flow, const std::uint8_t* packet, std::siz
   return to_detection(protocol);
 }
 
+bool Engine::finds(std::uint8_t protocol, const std::uint8_t* packet, std::size_t length) {
+  const u_int8_t* transport = nullptr;
+  u_int16_t transport_length = 0;
+  u_int8_t found = 0;
+  const auto limited = static_cast<u_int16_t>(std::min<std::size_t>(length, 0xffff));
+  return ndpi_detection_get_l4(packet, limited, &transport, &transport_length, &found, 0) == 0 &&
+         found == protocol;
+}
+
 bool Engine::wants_more(const EngineFlow& flow) const {
   return ndpi::extra_dissection_possible(module_->handle, flow_of(flow.flow_), module_->progress);
 }

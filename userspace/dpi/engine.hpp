@@ -85,6 +85,11 @@ class Engine {
   [[nodiscard]] Detection process(EngineFlow& flow, const std::uint8_t* packet, std::size_t length,
                                   std::uint64_t time_ms);
 
+  // nDPI finds this transport in the packet. It does not walk all of IPv6's extension headers, and
+  // version 4.2 reads through a null pointer where a TLS flow goes on as ICMP.
+  [[nodiscard]] static bool finds(std::uint8_t protocol, const std::uint8_t* packet,
+                                  std::size_t length);
+
   // True while more packets could still tell something: certificate, server name, hash, …
   [[nodiscard]] bool wants_more(const EngineFlow& flow) const;
 
