@@ -188,11 +188,12 @@ int l7mark_classid(struct __sk_buff *skb)
 static __noinline int l7m_edit_one(struct l7m_edit *edit)
 {
 	struct l7m_verdict *v = l7m_verdict_of(&edit->key);
+	int manual = edit->what & L7M_EDIT_MANUAL;
 	const struct l7m_settings *s;
 	struct l7m_candidate *c;
 	__u32 zero = 0;
 
-	if (v) {
+	if (v && !v->flow_id == !!manual) {
 		if (edit->what & L7M_EDIT_ACTION)
 			v->action = edit->action;
 		if (edit->what & L7M_EDIT_STATE)
@@ -203,6 +204,8 @@ static __noinline int l7m_edit_one(struct l7m_edit *edit)
 		}
 		return L7M_EDIT_VERDICT;
 	}
+	if (manual)
+		return L7M_EDIT_NONE;
 	s = bpf_map_lookup_elem(&settings, &zero);
 	if (!s)
 		return L7M_EDIT_NONE;
@@ -283,6 +286,7 @@ static __noinline int l7m_settle_one(struct l7m_settlement *step)
 {
 	struct l7m_candidate_place *place;
 	const struct l7m_settings *s;
+	const struct l7m_verdict *v;
 	struct l7m_spot spot;
 	__u32 zero = 0;
 	int result = 0;
@@ -295,9 +299,14 @@ static __noinline int l7m_settle_one(struct l7m_settlement *step)
 		place = l7m_find_place(spot.set, spot.tag, &step->key);
 		if (place)
 			step->verdict.flags |= place->value.flags;
-		if (l7m_write_verdict(step))
+		/* One written by hand stays, even if userspace has not seen it yet. */
+		v = step->verdict.flow_id ? l7m_verdict_of(&step->key) : 0;
+		if (v && !v->flow_id)
+			result = L7M_SETTLE_MANUAL;
+		else if (l7m_write_verdict(step))
 			return 0;
-		result = L7M_SETTLE_WROTE;
+		else
+			result = L7M_SETTLE_WROTE;
 	}
 	if (l7m_take_candidate(spot.set, spot.tag, &step->key, &step->candidate))
 		result |= L7M_SETTLE_TOOK;

@@ -72,6 +72,7 @@ enum class Source : std::uint8_t {
   headers,  // a class that needs nothing but headers
   service,  // service memory: earlier flows of the client to the same service
   dns,      // a DNS answer that named the server
+  manual,   // whoever wrote the verdict into the kernel's map by hand
 };
 
 [[nodiscard]] constexpr std::string_view to_string(Source source) {
@@ -86,6 +87,8 @@ enum class Source : std::uint8_t {
       return "service";
     case Source::dns:
       return "dns";
+    case Source::manual:
+      return "manual";
   }
   return "none";
 }

@@ -108,7 +108,7 @@ struct l7m_verdict {
 	__u8 flags;	/* L7M_FLOW_* */
 	__u8 initiator; /* endpoint that sent the first packet seen: 0 or 1 */
 	__u8 reserved;
-	__u64 flow_id; /* unique in an instance's life, given by userspace */
+	__u64 flow_id; /* unique in an instance's life, given by userspace; 0: written by hand */
 };
 L7M_ASSERT_SIZE(struct l7m_verdict, 56);
 
@@ -352,6 +352,7 @@ enum l7m_edit_result {
 #define L7M_EDIT_APPLICATION 0x04 /* application and master; verdicts only */
 #define L7M_EDIT_PACKETS     0x08 /* candidates only */
 #define L7M_EDIT_WHOLE	     0x10 /* candidates only */
+#define L7M_EDIT_MANUAL	     0x20 /* for a verdict written by hand; without it, all others */
 
 struct l7m_edit {
 	struct l7m_key key;
@@ -380,8 +381,9 @@ enum l7m_settle_step {
 };
 
 /* Bits of l7m_settlement.result. */
-#define L7M_SETTLE_WROTE 0x01 /* the verdict is in its table; without: the table is full */
-#define L7M_SETTLE_TOOK	 0x02 /* what was taken is in the union, as it was at last */
+#define L7M_SETTLE_WROTE  0x01 /* the verdict is in its table; without: the table is full */
+#define L7M_SETTLE_TOOK	  0x02 /* what was taken is in the union, as it was at last */
+#define L7M_SETTLE_MANUAL 0x04 /* not written: the verdict there was written by hand */
 
 struct l7m_settlement {
 	struct l7m_key key;

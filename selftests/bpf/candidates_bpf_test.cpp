@@ -184,6 +184,27 @@ TEST_F(Candidates, FullTableLeavesTheCandidate) {
   }
 }
 
+TEST_F(Candidates, AnswerDoesNotReplaceTheVerdictByHand) {
+  ASSERT_NO_FATAL_FAILURE(make(8192));
+  if (IsSkipped()) return;
+  for (const bool v6 : {false, true}) {
+    const Endpoints ends = ends_of(1, v6);
+    VerdictEntry by_hand{key_of(ends), {}};
+    by_hand.verdict.action = 8;
+    ASSERT_TRUE(plane_->maps.put_verdicts({&by_hand, 1}).ok());
+    ASSERT_TRUE(plane_->maps.put_candidate(key_of(ends), {}).ok());
+    const l7m_settlement step = settle(ends, L7M_SETTLE_DECIDE, 77);
+    EXPECT_EQ(step.result, L7M_SETTLE_MANUAL | L7M_SETTLE_TOOK);
+    EXPECT_FALSE(known(ends));
+    ASSERT_TRUE(plane_->maps.verdict(key_of(ends)));
+    EXPECT_EQ(plane_->maps.verdict(key_of(ends))->flow_id, 0U);
+    EXPECT_EQ(plane_->maps.verdict(key_of(ends))->action, 8U);
+    EXPECT_EQ(settle(ends, L7M_SETTLE_END, 77).result, 0) << "another's";
+    EXPECT_EQ(settle(ends, L7M_SETTLE_END, 0).result, L7M_SETTLE_TOOK);
+    EXPECT_EQ(settle(ends, L7M_SETTLE_DECIDE, 77).result, L7M_SETTLE_WROTE);
+  }
+}
+
 TEST_F(Candidates, EndTakesTheVerdictThatIsMeant) {
   ASSERT_NO_FATAL_FAILURE(make(8192));
   if (IsSkipped()) return;

@@ -742,6 +742,30 @@ TEST_F(Flow, LaterFragmentsAreNoSamples) {
 
 // --- from userspace --------------------------------------------------------------------------
 
+TEST_F(Flow, EditsOfAVerdictByHandSayThatTheyAre) {
+  VerdictEntry by_hand{key_of(k4), {}};
+  ASSERT_TRUE(plane_->maps.put_verdicts({&by_hand, 1}).ok());
+  plane_->decide(key_of(k6), 0);
+  ASSERT_TRUE(plane_->maps.put_candidate(key_of(k4), {}).ok());
+  std::vector<l7m_edit> edits(3);
+  for (l7m_edit& edit : edits) {
+    edit.key = key_of(k4).raw;
+    edit.what = L7M_EDIT_ACTION;
+    edit.action = kAction;
+  }
+  edits[1].what |= L7M_EDIT_MANUAL;
+  edits[1].action = kAction + 1;
+  edits[2].what |= L7M_EDIT_MANUAL;
+  edits[2].key = key_of(k6).raw;
+  ASSERT_TRUE(plane_->maps.edit(edits).ok());
+  EXPECT_EQ(edits[0].result, L7M_EDIT_CANDIDATE);
+  EXPECT_EQ(edits[1].result, L7M_EDIT_VERDICT);
+  EXPECT_EQ(edits[2].result, L7M_EDIT_NONE);
+  EXPECT_EQ(candidate(k4).action, kAction);
+  EXPECT_EQ(verdict(k4).action, kAction + 1);
+  EXPECT_EQ(verdict(k6).action, 0U);
+}
+
 TEST_F(Flow, EditsInPlace) {
   plane_->decide(key_of(k4), 0);
   ingress(segment(k4, kAck, 10));

@@ -204,6 +204,7 @@ class Plane {
     entry.verdict.action = action;
     entry.verdict.state = L7M_STATE_FINAL;
     entry.verdict.flags = flags;
+    entry.verdict.flow_id = 1;
     const auto full = maps.put_verdicts({&entry, 1});
     ASSERT_TRUE(full.ok()) << full.error().message();
     ASSERT_TRUE(full->empty());

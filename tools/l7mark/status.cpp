@@ -65,8 +65,8 @@ std::string duration_text(std::uint64_t seconds) {
 std::string actions_text(const Json& entry) {
   std::string out;
   for (const auto& [key, value] : entry.items()) {
-    if (key == "name" || key == "flows" || key == "live_flows" || key == "packets" ||
-        key == "bytes")
+    if (key == "name" || key == "action" || key == "flows" || key == "live_flows" ||
+        key == "packets" || key == "bytes")
       continue;
     if (!out.empty()) out += ", ";
     out += key;

@@ -100,7 +100,12 @@ Core::Core(Dataplane& dataplane, std::shared_ptr<const Policy> policy, RecordNam
 
 Status Core::start() {
   L7MARK_TRY(make_class_targets(*policy_));
+  // The actions as the run before left them are about to be overwritten.
+  auto by_hand = read_manual();
+  if (!by_hand) return by_hand.error();
   L7MARK_TRY(write_policy());
+  number_classes();
+  renumber_manual(*by_hand, [this](const ManualVerdict& entry) { return same_effect(entry); });
   L7MARK_TRY(adopt());
   next_schedule_ = matcher_->next_change(wall_now());
   return success();
@@ -215,8 +220,13 @@ Status Core::reload(const std::shared_ptr<const Policy>& policy, RecordNames nam
   hints_.clear();
   recent_services_.fill({});
   rematch();
+  if (const auto by_hand = read_manual())
+    renumber_manual(*by_hand,
+                    [&](const ManualVerdict& entry) { return same_names(entry, *old_policy); });
+  else
+    log_error("{}", by_hand.error().message());
   actions_.retire_previous();
-  write_actions();
+  number_classes();
   // Sets that no class names any more go, if they were ours.
   std::vector<TargetId> kept;
   for (std::size_t i = 0; i < policy_->classes.size(); ++i) {
@@ -273,6 +283,31 @@ void Core::rematch() {
   publisher_.flush(now_ms());
 }
 
+// The application, as far as a verdict tells it.
+Finding Core::told_by(const l7m_verdict& verdict) {
+  Finding finding;
+  finding.application = verdict.application;
+  finding.master = verdict.master;
+  finding.category = names_.catalog.application_category(verdict.application);
+  std::string name = names_.catalog.application_name(finding.application);
+  if (finding.master != 0 && finding.master != finding.application && finding.application != 0)
+    name.insert(0, names_.catalog.application_name(finding.master) + ".");
+  else if (finding.application == 0 && finding.master != 0)
+    name = names_.catalog.application_name(finding.master);
+  finding.name = flows_.intern(name.empty() ? "Unknown" : name);
+  return finding;
+}
+
+// Takes over the rest of a verdict, but its action, its id and its age.
+void Core::take_verdict(Flow& flow, const FlowKey& key, const l7m_verdict& verdict) const {
+  flow.state =
+      verdict.state < L7M_STATES ? static_cast<FlowState>(verdict.state) : FlowState::guessed;
+  flow.initiator = verdict.initiator & 1;
+  flow.client = client_of(key, flow.initiator, verdict.flags, policy_->inside) & 1;
+  flow.flags = verdict.flags;
+  flow.set_since(verdict.count);
+}
+
 // Flows that the kernel went on marking while nobody was there. What only the packets told (host
 // name, risks) is gone; application and counters are in the entry.
 Status Core::adopt() {
@@ -280,34 +315,20 @@ Status Core::adopt() {
   const auto now = dataplane_.clock();
   if (!now) return now.error();
   std::vector<std::pair<FlowKey, l7m_verdict>> found;
-  L7MARK_TRY(dataplane_.for_each_verdict(
-      [&](const FlowKey& key, const l7m_verdict& v) { found.emplace_back(key, v); }));
+  L7MARK_TRY(dataplane_.for_each_verdict([&](const FlowKey& key, const l7m_verdict& v) {
+    if (v.flow_id != 0) found.emplace_back(key, v);
+  }));
   const std::uint64_t ms = now_ms();
   for (const auto& [key, verdict] : found) {
     flows_.reserve_id(verdict.flow_id);
     Flow& flow = flows_.at(key);
     flow.id = verdict.flow_id;
-    Finding finding;
-    finding.application = verdict.application;
-    finding.master = verdict.master;
-    finding.category = names_.catalog.application_category(verdict.application);
-    flow.state =
-        verdict.state < L7M_STATES ? static_cast<FlowState>(verdict.state) : FlowState::guessed;
-    flow.initiator = verdict.initiator & 1;
-    flow.client = client_of(key, flow.initiator, verdict.flags, policy_->inside) & 1;
-    flow.flags = verdict.flags;
-    flow.set_since(verdict.count);
+    take_verdict(flow, key, verdict);
     flow.decided = true;
     const std::uint64_t age = jiffies_.age_ms(verdict.last_seen, *now);
     flow.last_ms = ms > age ? ms - age : 0;
     flow.first_ns = flow.last_ms * 1'000'000;
-    std::string name = names_.catalog.application_name(finding.application);
-    if (finding.master != 0 && finding.master != finding.application && finding.application != 0)
-      name.insert(0, names_.catalog.application_name(finding.master) + ".");
-    else if (finding.application == 0 && finding.master != 0)
-      name = names_.catalog.application_name(finding.master);
-    finding.name = flows_.intern(name.empty() ? "Unknown" : name);
-    flows_.set_finding(flow, std::move(finding));
+    flows_.set_finding(flow, told_by(verdict));
     ++counters_.adopted;
   }
   rematch();
@@ -468,6 +489,7 @@ void Core::on_answer(const Answer& answer) {
   const FlowKey key = answer.key;
   const bool last = answer.state == FlowState::final || answer.state == FlowState::guessed;
   if (answer.state == FlowState::undecided || !are_of(answer.facts, key)) return;
+  if (is_manual(key)) return;
   bool fresh = false;
   Flow& flow = flows_.at(key, &fresh);
   if (fresh) ++counters_.flows_begun;

@@ -128,6 +128,31 @@ class Core {
                                               Source source = Source::none) const;
   [[nodiscard]] std::optional<nlohmann::ordered_json> promised_record(const FlowKey& key);
   void log_flow(const FlowKey& key, const Flow& flow) const;
+  [[nodiscard]] Finding told_by(const l7m_verdict& verdict);
+  void take_verdict(Flow& flow, const FlowKey& key, const l7m_verdict& verdict) const;
+
+  // A verdict by hand as it was found, and what the kernel did by it then.
+  struct ManualVerdict {
+    FlowKey key;
+    l7m_verdict verdict{};
+    l7m_action effect{};
+  };
+  // As the last sweep saw it, and when a sweep first did.
+  struct Manual {
+    l7m_verdict verdict{};
+    std::uint64_t since_ms = 0;
+  };
+  void number_classes();
+  [[nodiscard]] Result<std::vector<ManualVerdict>> read_manual() const;
+  [[nodiscard]] std::optional<std::uint32_t> same_effect(const ManualVerdict& entry);
+  [[nodiscard]] std::optional<std::uint32_t> same_names(const ManualVerdict& entry,
+                                                        const Policy& before);
+  void renumber_manual(
+      const std::vector<ManualVerdict>& entries,
+      const std::function<std::optional<std::uint32_t>(const ManualVerdict&)>& number);
+  [[nodiscard]] bool is_manual(const FlowKey& key) const;
+  void age_manual(std::unordered_map<FlowKey, Manual> found, const l7m_clock& now);
+  [[nodiscard]] std::optional<nlohmann::ordered_json> manual_record(const FlowKey& key);
   void sweep();
   void breathe_each(std::size_t& count);
   void rematch();
@@ -154,6 +179,7 @@ class Core {
   std::set<std::string> our_sets_;
 
   FlowTable flows_;
+  std::unordered_map<FlowKey, Manual> manual_;
   std::vector<FlowKey> fresh_;  // final answers without a verdict in the kernel yet
   std::vector<l7m_edit> edits_;
   std::vector<ServiceEntry> services_;

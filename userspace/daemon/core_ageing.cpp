@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <span>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -62,11 +63,18 @@ void Core::sweep() {
   if (!now) return;
   const std::uint64_t ms = now_ms();
   std::vector<std::pair<FlowKey, std::uint64_t>> ended;
+  std::vector<std::pair<FlowKey, std::uint64_t>> replaced;
   std::vector<FlowKey> strays;
+  std::unordered_map<FlowKey, Manual> by_hand;
   std::size_t count = 0;
   const auto look = [&](const FlowKey& key, const l7m_verdict& v) {
     breathe_each(count);
     Flow* flow = flows_.find(key);
+    if (v.flow_id == 0) {
+      by_hand[key].verdict = v;
+      if (flow != nullptr) replaced.emplace_back(key, flow->id);
+      return;
+    }
     if (flow == nullptr || flow->id != v.flow_id) {
       if (flow == nullptr) strays.push_back(key);
       return;
@@ -84,6 +92,10 @@ void Core::sweep() {
   if (!status.ok()) log_error("{}", status.error().message());
   for (const FlowKey& key : strays)
     if (flows_.find(key) == nullptr) dataplane_.remove_verdict(key);
+  for (const auto& [key, id] : replaced)
+    if (const Flow* flow = flows_.find(key); flow != nullptr && flow->id == id)
+      end_flow(key, "manual");
+  age_manual(std::move(by_hand), *now);
   const std::uint64_t renew_s = policy_->first_packet.timeout / 2;
   flows_.for_each([&](const FlowKey& key, Flow& flow) {
     if (flow.decided) {

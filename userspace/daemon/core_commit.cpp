@@ -90,7 +90,9 @@ void Core::write_verdicts() {
   for (std::size_t i = 0; i < steps.size(); ++i) {
     FlowKey key;
     key.raw = steps[i].key;
-    if (flows[i] != nullptr) {
+    if ((steps[i].result & L7M_SETTLE_MANUAL) != 0) {
+      end_flow(key, "manual");
+    } else if (flows[i] != nullptr) {
       on_settled(key, *flows[i], steps[i]);
     } else {
       ++counters_.one_packet;

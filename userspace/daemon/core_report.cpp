@@ -131,11 +131,13 @@ std::function<std::optional<nlohmann::ordered_json>()> Core::records() {
   commit();
   sweep();
   std::vector<FlowKey> keys;
-  keys.reserve(flows_.size());
+  keys.reserve(flows_.size() + manual_.size());
   flows_.for_each([&](const FlowKey& key, const Flow&) { keys.push_back(key); });
+  for (const auto& [key, entry] : manual_) keys.push_back(key);
   const auto walked =
       dataplane_.for_each_candidate([&](const FlowKey& key, const l7m_candidate& candidate) {
-        if (is_promised(candidate) && flows_.find(key) == nullptr) keys.push_back(key);
+        if (is_promised(candidate) && flows_.find(key) == nullptr && !manual_.contains(key))
+          keys.push_back(key);
       });
   if (!walked.ok()) log_error("{}", walked.error().message());
   return [this, keys = std::move(keys),
@@ -143,6 +145,7 @@ std::function<std::optional<nlohmann::ordered_json>()> Core::records() {
     while (next < keys.size()) {
       const FlowKey& key = keys[next++];
       if (const Flow* flow = flows_.find(key)) return record(key, *flow);
+      if (auto by_hand = manual_record(key)) return by_hand;
       if (auto promised = promised_record(key)) return promised;
     }
     return std::nullopt;
@@ -160,17 +163,25 @@ void Core::status(nlohmann::ordered_json& out) {
     packets += tally.packets;
     bytes += tally.bytes;
   }
-  flows_.for_each([&](const FlowKey&, const Flow& flow) {
-    const std::string& name = actions_.effective(flow.action).class_name;
+  const auto add = [&](std::uint32_t action, std::uint64_t its_packets, std::uint64_t its_bytes) {
+    const std::string& name = actions_.effective(action).class_name;
     Tally& tally = classes[name];
     ++tally.flows;
-    tally.packets += flow.packets();
-    tally.bytes += flow.bytes();
-    packets += flow.packets();
-    bytes += flow.bytes();
+    tally.packets += its_packets;
+    tally.bytes += its_bytes;
+    packets += its_packets;
+    bytes += its_bytes;
     ++live[name];
+  };
+  flows_.for_each([&](const FlowKey&, const Flow& flow) {
+    add(flow.action, flow.packets(), flow.bytes());
     ++by_state[static_cast<std::size_t>(flow.state)];
   });
+  for (const auto& [key, entry] : manual_) {
+    const l7m_counters& count = entry.verdict.count;
+    add(ActionTable::id_of_index(entry.verdict.action), count.packets[0] + count.packets[1],
+        count.bytes[0] + count.bytes[1]);
+  }
   std::uint64_t candidates = 0;
   const auto walked =
       dataplane_.for_each_candidate([&](const FlowKey& key, const l7m_candidate& c) {
@@ -187,9 +198,12 @@ void Core::status(nlohmann::ordered_json& out) {
   nlohmann::ordered_json policy;
   policy["file"] = policy_->file;
   policy["classes"] = nlohmann::ordered_json::array();
-  for (const PolicyClass& c : policy_->classes) {
+  for (std::size_t i = 0; i < policy_->classes.size(); ++i) {
+    const PolicyClass& c = policy_->classes[i];
     nlohmann::ordered_json entry;
     entry["name"] = c.name;
+    if (const auto id = actions_.intern({static_cast<std::uint16_t>(i)}))
+      entry["action"] = ActionTable::index(*id, FlowState::final);
     entry["live_flows"] = live[c.name];
     entry["flows"] = classes[c.name].flows;
     entry["packets"] = classes[c.name].packets;
@@ -221,6 +235,7 @@ void Core::status(nlohmann::ordered_json& out) {
                   {"provisional", by_state[L7M_STATE_PROVISIONAL]},
                   {"guessed", by_state[L7M_STATE_GUESSED]},
                   {"final", by_state[L7M_STATE_FINAL]},
+                  {"manual", manual_.size()},
                   {"begun", counters_.flows_begun},
                   {"ended", counters_.flows_ended},
                   {"adopted", counters_.adopted},

@@ -279,6 +279,12 @@ Status Dataplane::write_action(std::uint32_t index, const l7m_action& action) {
   return success();
 }
 
+std::optional<l7m_action> Dataplane::action(std::uint32_t index) const {
+  l7m_action out{};
+  if (bpf_map_lookup_elem(bpf_map__fd(tc_->maps.actions), &index, &out) != 0) return std::nullopt;
+  return out;
+}
+
 Status Dataplane::set_inside(std::span<const std::pair<Address, unsigned>> prefixes) {
   const int fd = bpf_map__fd(tc_->maps.inside);
   l7m_prefix_key key{};

@@ -92,6 +92,7 @@ class Dataplane {
   Status write_settings(const l7m_settings& settings);
   Result<l7m_settings> read_settings() const;
   Status write_action(std::uint32_t index, const l7m_action& action);
+  [[nodiscard]] std::optional<l7m_action> action(std::uint32_t index) const;
   Status set_inside(std::span<const std::pair<Address, unsigned>> prefixes);  // length of the 128
   Status set_marks(std::span<const std::pair<std::uint32_t, std::uint32_t>> marks);
 
