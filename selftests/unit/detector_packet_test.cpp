@@ -65,7 +65,8 @@ TEST(DetectorPacket, Ipv6ExtensionHeaders) {
   put(rest, Bytes{IPPROTO_UDP, 0, 0, 0, 0, 0, 0, 0});
   put(rest, udp_header());
   put(rest, text("xyz"));
-  const auto found = detector_packet(ipv6(IPPROTO_HOPOPTS, rest), IPPROTO_UDP, 3);
+  const Bytes packet = ipv6(IPPROTO_HOPOPTS, rest);  // the result looks into it
+  const auto found = detector_packet(packet, IPPROTO_UDP, 3);
   ASSERT_TRUE(found);
   EXPECT_EQ(payload_of(*found), text("xyz"));
 }
