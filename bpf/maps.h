@@ -79,7 +79,7 @@ struct {
 	__type(value, struct l7m_fragment);
 } fragments SEC(".maps");
 
-/* What sources of handshakes have cost of late. Programs write; the oldest goes when full. */
+/* Bytes of handshakes by source, this second. Programs write; the oldest goes when full. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, L7M_SOURCES);

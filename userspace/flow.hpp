@@ -65,7 +65,7 @@ inline constexpr std::uint8_t kConfidences = 6;
   return "none";
 }
 
-// Who decided what a flow is taken for; `none` while nobody did.
+// The source of what a flow is taken for; `none` while there is none.
 enum class Source : std::uint8_t {
   none,
   answer,   // what was found in the flow's own packets
@@ -93,7 +93,7 @@ enum class Source : std::uint8_t {
   return "none";
 }
 
-// Who named the application where nDPI had no name for it; see userspace/detectors.
+// The detector that named the application where nDPI had no name for it; see userspace/detectors.
 enum class Detector : std::uint8_t { none, openvpn, wireguard };
 inline constexpr std::uint8_t kDetectors = 3;
 

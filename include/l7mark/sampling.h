@@ -91,7 +91,7 @@ static __always_inline __u32 l7m_sample_length(const struct l7m_candidate *c,
 	return s->snaplen;
 }
 
-/* What is to be copied of a packet. */
+/* How much of a packet is to be copied, and who pays for it. */
 struct l7m_wanted {
 	__u32 length;	 /* bytes of the frame, 0 for none; may be more than the frame has */
 	__u32 flight;	 /* bytes of payload that belong to the sender's first flight */

@@ -130,7 +130,7 @@ std::map<std::string, Metadata> read_reader(std::string_view text) {
     const auto key = key_of(line);
     if (!key) continue;
     Metadata flow;
-    // Of SSH it prints what the client's software calls itself at that place.
+    // For SSH it prints the name of the client's software at that place.
     const bool ssh = line.find("/SSH]") != npos;
     if (const auto host = field(line, "Hostname/SNI"); host && !ssh)
       flow.texts["host name"] = to_lower(*host);

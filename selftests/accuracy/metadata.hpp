@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// What is known of a flow besides its name: from l7mark's record, from what `ndpiReader -I -v 2`
+// The metadata of a flow besides its name: from l7mark's record, from what `ndpiReader -I -v 2`
 // prints, and how the two compare.
 #pragma once
 
@@ -24,7 +24,7 @@ struct Metadata {
 // By flow_key(). 4.2 writes no JSON, and its CSV has neither risks nor ciphers: its text is read.
 [[nodiscard]] std::map<std::string, Metadata> read_reader(std::string_view text);
 
-// Of one kind, over the flows that ndpiReader has it of (for risks: that either has any of).
+// One kind of metadata, over the flows for which ndpiReader has it (for risks: either of the two).
 struct MetadataTally {
   std::uint64_t flows = 0, equal = 0, lacking = 0, other = 0;
   std::uint64_t more = 0;  // flows that l7mark alone has it of; not among `flows`

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// What must hold of a QuicHello whatever it was given.
+// Invariants of a QuicHello, for any input.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// What a classifier makes of the detectors: whose answer counts, and when.
+// The detectors within a classifier: whose answer counts, and when.
 #include <gtest/gtest.h>
 
 #include "detector_packets.hpp"

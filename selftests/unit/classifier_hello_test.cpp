@@ -40,7 +40,7 @@ class HelloTest : public ClassifierTest {
     sample.head.flags = flags;
     take(sample);
   }
-  // Of the flow that has been told last, when nothing more comes.
+  // The flow that was told last, when nothing more comes.
   const Answer& finished() {
     classifier_->finish();
     EXPECT_FALSE(answers_.empty());

@@ -227,7 +227,7 @@ TEST(DetectOpenvpn, TcpWithSeveralPacketsInASegment) {
 
 TEST(DetectOpenvpn, TcpGoesOnBehindAGapAndACut) {
   std::vector<Shown> packets = packets_of(kOpenvpnTcpPlain);
-  // Of the server's reset only the beginning was copied, and what follows it is missing.
+  // Only the beginning of the server's reset was copied, and the rest is missing.
   packets[1].payload.resize(10);
   packets.erase(packets.begin() + 2);
   EXPECT_EQ(spoken_at(packets, true, Detector::openvpn), 3U);

@@ -360,7 +360,7 @@ TEST(FlowHandshake, DtlsFragmentsBecomeOneRecord) {
     Flow flow(false);
     for (std::size_t i = 0; i + 1 < fragments.size(); ++i) {
       EXPECT_EQ(flow.datagram(fragments[i]), Step::hold);
-      // What shares the ports does not disturb.
+      // Other traffic on the same ports does not disturb.
       EXPECT_EQ(flow.datagram(Bytes(20, 0), true), Step::as_it_is);
     }
     EXPECT_EQ(flow.datagram(fragments.back()), Step::replaced);

@@ -368,7 +368,7 @@ TEST(QuicHello, AByteAFrame) {
   EXPECT_EQ(acknowledged.add(client.initial(ranges)), State::collecting);
 }
 
-// What stands behind too much work in one datagram is not read.
+// A datagram that takes too much work is read only up to the bound.
 TEST(QuicHello, TheWorkForADatagramIsBounded) {
   QuicClient client;
   const Bytes last = client.initial(crypto_frame(0, quic_client_hello("example.org", 300)));

@@ -48,7 +48,7 @@ FlowFacts zoom_flow() {
   return facts;
 }
 
-// Of one class with this match.
+// A policy of one class with this match.
 PolicyMatcher matcher_of(const std::string& match) {
   PolicyMatcher matcher(policy_of(R"({ "name": "a", "match": {)" + match + "} }",
                                   R"("interfaces": [{ "name": "lan0" }, { "name": "lan1" }],
@@ -59,12 +59,12 @@ PolicyMatcher matcher_of(const std::string& match) {
   return matcher;
 }
 
-// Whether a class with this match takes the flow.
+// True if a class with this match takes the flow.
 bool matches(const std::string& match, const FlowFacts& facts, FlowState state = FlowState::final) {
   return !matcher_of(match).match(facts, state, kNoon).empty();
 }
 
-// What the headers tell of the flow, without an answer.
+// The flow as its headers tell it, without an answer.
 FlowFacts without_answer(FlowFacts facts) {
   facts.application = facts.master = facts.category = 0;
   facts.confidence = Confidence::none;

@@ -55,7 +55,7 @@ inline Bytes crypto_part(const Bytes& hello, std::size_t begin, std::size_t end)
   return crypto_frame(begin, std::span(hello).subspan(begin, std::min(end, hello.size()) - begin));
 }
 
-// What one client sends: each packet has the next number.
+// The packets of one client: each has the next number.
 struct QuicClient {
   std::uint32_t version = kQuicVersion1;
   Bytes dcid = from_hex("8394c8f03e515708");

@@ -19,7 +19,7 @@
 namespace l7mark {
 namespace {
 
-// What a program run takes of a packet on every kernel: a page less its overhead. All headers fit;
+// A program run takes so much of a packet on every kernel: a page less its overhead. Headers fit;
 // the length on the wire goes beside it, and complete() adds what is wanted beyond.
 constexpr std::size_t kMaxRun = 3072;
 

@@ -35,7 +35,7 @@ Result<std::vector<Core::ManualVerdict>> Core::read_manual() const {
   return out;
 }
 
-// Of the run before only the kernel's tables are left. A class has a number and an effect there,
+// Only the kernel's tables are left of the run before. A class has a number and an effect there,
 // and no name: it is taken for the same class if both are equal.
 std::optional<std::uint32_t> Core::same_effect(const ManualVerdict& entry) {
   const std::uint32_t index = entry.verdict.action;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// What the detectors of this folder are given, and what they tell: protocols that nDPI does not
-// know, or only on their usual ports.
+// Input and output of this folder's detectors, for protocols that nDPI does not know, or only on
+// their usual ports.
 #pragma once
 
 #include <cstddef>

@@ -10,7 +10,7 @@
 
 namespace l7mark {
 
-// Of one flow. Small, for a flow has it from its first payload until it is answered.
+// The state of one flow. Small, for a flow has it from its first payload until it is answered.
 struct DetectorState {
   OpenvpnState openvpn;
   WireguardState wireguard;

@@ -11,8 +11,8 @@
 
 namespace l7mark {
 
-// Of a flow's first payload from the client, as far as it was copied; `wire_length` is its whole
-// length. False if one of the paper's exemptions holds: bits too far from random, a printable
+// True if a flow's first payload from the client looks random. `payload` is what was copied of it,
+// `wire_length` its whole length. False if one of the paper's exemptions holds: bits too far from random, a printable
 // beginning, much or long printable text, a TLS record or an HTTP request. Three more keep out
 // messengers and monitoring with a frame around what is encrypted or compressed: fewer than 64
 // bytes, of which the share of bits says little; four zero bytes among the first 16; and a 16-bit

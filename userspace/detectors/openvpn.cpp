@@ -114,8 +114,8 @@ struct WrappedHeader {
   std::uint32_t time;
 };
 
-// What tls-crypt leaves in the clear, where this can be a packet of it from a handshake's
-// beginning.
+// The header that tls-crypt leaves in the clear, if this can be one of the handshake's first
+// packets.
 std::optional<WrappedHeader> wrapped_header(const OpenvpnMessage& message, unsigned opcode) {
   if (message.head.size() < kAfterSession + 8 || !has_wrapped_length(message, opcode))
     return std::nullopt;

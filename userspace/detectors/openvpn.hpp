@@ -17,7 +17,7 @@
 
 namespace l7mark {
 
-// What one side has sent.
+// The packets that one side has sent.
 struct OpenvpnSide {
   std::array<std::uint8_t, 8> session{};  // all 0 until it is known
   std::uint32_t time = 0;                 // tls-crypt: seconds since 1970 when its key was set up

@@ -232,7 +232,7 @@ void Engine::describe(const EngineFlow& handle, const Detection& detection, Flow
   facts.category = detection.category;
   facts.confidence = detection.known() ? ndpi::confidence(flow.confidence) : Confidence::none;
   facts.risks = flow.risk;
-  // Of what was not copied nDPI can't know that it was there.
+  // nDPI was not given every packet: the counters know better which directions there were.
   if (both_ways) facts.risks &= ~module_->one_way;
   // ndpiReader asks this of each URL too: some versions look for injections here only.
   if (flow.http.url != nullptr)

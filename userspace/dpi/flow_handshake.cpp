@@ -120,7 +120,7 @@ struct FlowHandshake::Tcp {
     return out;
   }
 
-  // What there is of a side's stream from its beginning. `padded`: up to the end that its first
+  // The beginning of a side's stream, up to the first hole. `padded`: up to the end that its first
   // record states, for nDPI finds a name in a hello that lacks its end. Zeros would not do: they
   // read as extensions of type 0, server names without a name, and nDPI takes the last.
   [[nodiscard]] std::vector<std::uint8_t> bytes(int side, bool padded) const {
@@ -275,7 +275,7 @@ FlowHandshake::Step FlowHandshake::read_tcp(const HandshakePacket& packet, Step 
     }
     t.held = side;
   }
-  // What was left out of it will not come.
+  // The part that was left out will not come.
   if (is_cut(packet)) return release(true);
   return step == Step::released ? step : Step::hold;
 }

@@ -26,7 +26,7 @@ struct HandshakePacket {
   std::size_t payload_length = 0;        // on the wire
 };
 
-// What the two hellos tell, in every build. Empty or 0 for what was not seen.
+// The facts of the two hellos, the same in every build. Empty or 0 if not seen.
 struct HandshakeFacts {
   std::string server_name;  // the outer one where `ech` stands for a real ECH
   std::string alpn;         // of the client, "h2,http/1.1"; what is not printable became '?'

@@ -22,7 +22,7 @@ class ByteReader {
   // Bytes read so far.
   [[nodiscard]] std::size_t position() const { return at_; }
   [[nodiscard]] std::size_t remaining() const { return ok_ ? bytes_.size() - at_ : 0; }
-  // What is left, without reading it.
+  // The bytes that are left, without reading them.
   [[nodiscard]] std::span<const std::uint8_t> rest() const {
     return ok_ ? bytes_.subspan(at_) : std::span<const std::uint8_t>();
   }

@@ -19,7 +19,7 @@ class DtlsStream {
 
   // A datagram's payload, in any order. All that is no part of the hello is passed over: STUN and
   // RTP share the ports of WebRTC's DTLS, and a HelloVerifyRequest stands before a ServerHello.
-  // Of two hellos the one with the lower message number is taken.
+  // The hello with the lower message number is taken where there are two.
   void add(std::span<const std::uint8_t> datagram);
 
   // not_tls here means: no datagram so far had a part of a hello. One that comes later counts.

@@ -26,8 +26,8 @@ bool same(std::span<const std::uint8_t> a, std::span<const std::uint8_t> b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end());
 }
 
-// What every version asks of a client's first packet. Versions that are not known may ask for less,
-// but then nothing tells them from other protocols.
+// The demands of every version on a client's first packet. Versions that are not known may ask for
+// less, but then nothing tells them from other protocols.
 bool may_be_first(const QuicPacket& packet) {
   return packet.fixed_bit && packet.bytes.size() >= kMinDatagram &&
          packet.dcid.size() >= kMinFirstDcid && packet.dcid.size() <= kQuicMaxConnectionId &&
@@ -36,7 +36,7 @@ bool may_be_first(const QuicPacket& packet) {
 
 }  // namespace
 
-// What a datagram may still cost.
+// The work that a datagram may still cost.
 struct QuicHello::Budget {
   unsigned packets = kMaxPackets;
   unsigned frames = kMaxFrames;

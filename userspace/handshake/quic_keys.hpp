@@ -16,7 +16,7 @@ namespace l7mark {
 
 enum class QuicSide : std::uint8_t { client, server };
 
-// What one side protects its Initials with: AEAD_AES_128_GCM, and AES for the header.
+// The keys of one side's Initials: AEAD_AES_128_GCM, and AES for the header.
 struct QuicKeys {
   std::array<std::uint8_t, 16> key{};
   std::array<std::uint8_t, 12> iv{};

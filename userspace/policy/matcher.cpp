@@ -63,7 +63,7 @@ bool any_glob_matches(const std::vector<std::string>& patterns, std::string_view
                      [text](const std::string& pattern) { return glob_match(pattern, text); });
 }
 
-// Whether a pattern describes one of the protocols in "h2,http/1.1".
+// True if a pattern describes one of the protocols in "h2,http/1.1".
 bool offers_protocol(const std::vector<std::string>& patterns, std::string_view offered) {
   while (!offered.empty()) {
     const std::size_t comma = offered.find(',');

@@ -35,7 +35,7 @@ class PolicyMatcher {
   // class that depends on it.
   [[nodiscard]] ClassList match(const FlowFacts& facts, FlowState state, WallTime now) const;
 
-  // Who decided that a flow has these classes of match(), or none of them. A class that matches by
+  // The source of these classes of match(), or of having none of them. A class that matches by
   // what detection did not find, "Unknown" for instance, is decided by the answer too.
   [[nodiscard]] Source source(const FlowFacts& facts, const ClassList& classes) const;
 

@@ -264,8 +264,8 @@ struct Policy {
   [[nodiscard]] l7m_settings settings() const;
 };
 
-// Of an application that this classifier does not know, as a policy for another version of nDPI may
-// name it: `warn` goes on without it.
+// A policy for another version of nDPI may name an application that this classifier does not know:
+// `warn` goes on without it.
 enum class UnknownApplications : std::uint8_t { warn, fail };
 
 // `file` is for messages and for the directory that protocols_file is relative to. Errors name

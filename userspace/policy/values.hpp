@@ -42,7 +42,7 @@ struct TlsVersionName {
 // From the number in a hello (RFC 8446, 4.2.1; RFC 9147, 5.3 for DTLS); nothing for an unknown one.
 [[nodiscard]] std::optional<TlsVersion> tls_version_from_wire(std::uint16_t number);
 
-// Whether a text in lower case is a JA4 fingerprint, three parts of 10, 12 and 12 characters, or a
+// True if a text in lower case is a JA4 fingerprint, three parts of 10, 12 and 12 characters, or a
 // pattern of one with "*".
 [[nodiscard]] bool is_ja4_pattern(std::string_view text);
 

@@ -22,7 +22,7 @@ namespace l7mark {
 [[nodiscard]] std::string did_you_mean(std::string_view word,
                                        const std::vector<std::string>& candidates);
 
-// Whether a pattern describes all of the text: "*" stands for any run of characters. Case counts.
+// True if a pattern describes all of the text: "*" stands for any run of characters. Case counts.
 // The time is at most the product of the two lengths.
 [[nodiscard]] bool glob_match(std::string_view pattern, std::string_view text);
 
