@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// nDPI reads the packet that QuicHello seals: it has the names of a hello in one packet, although it
-// may not read the client's own packets.
+// nDPI reads the packet that QuicHello seals: it has the names of a hello in one packet, although
+// it may not read the client's own packets.
 #include <gtest/gtest.h>
 
 #include <algorithm>

@@ -12,12 +12,12 @@
 namespace l7mark {
 
 // True if a flow's first payload from the client looks random. `payload` is what was copied of it,
-// `wire_length` its whole length. False if one of the paper's exemptions holds: bits too far from random, a printable
-// beginning, much or long printable text, a TLS record or an HTTP request. Three more keep out
-// messengers and monitoring with a frame around what is encrypted or compressed: fewer than 64
-// bytes, of which the share of bits says little; four zero bytes among the first 16; and a 16-bit
-// length of the payload among its first five bytes. Random bytes have the zeros in one of 2^21
-// payloads, and such a length in one of 2^12.
+// `wire_length` its whole length. False if one of the paper's exemptions holds: bits too far from
+// random, a printable beginning, much or long printable text, a TLS record or an HTTP request.
+// Three more keep out messengers and monitoring with a frame around what is encrypted or
+// compressed: fewer than 64 bytes, of which the share of bits says little; four zero bytes among
+// the first 16; and a 16-bit length of the payload among its first five bytes. Random bytes have
+// the zeros in one of 2^21 payloads, and such a length in one of 2^12.
 [[nodiscard]] bool is_fully_encrypted(std::span<const std::uint8_t> payload,
                                       std::size_t wire_length);
 
