@@ -90,6 +90,21 @@ TEST_F(ClassifierDetectorsTest, ItComesBeforeAGuessByPort) {
   EXPECT_EQ(answers_[0].state, FlowState::final);
 }
 
+// nDPI 4.2 names whatever is on this port, and calls it DPI.
+TEST_F(ClassifierDetectorsTest, APortThatNdpiTakesForContentHidesNothing) {
+  ends_.dport = 5001;
+  take_all(kOpenvpnUdpPlain, false);
+  ASSERT_FALSE(answers_.empty());
+  EXPECT_EQ(answers_.back().name, "OpenVPN");
+  EXPECT_EQ(answers_.back().facts.detector, Detector::openvpn);
+  answers_.clear();
+  ends_.sport = 40001;
+  take(udp(ends_, Bytes(50, 0x01)), true, L7M_SAMPLE_LAST);
+  ASSERT_FALSE(answers_.empty());
+  EXPECT_EQ(answers_.back().state, FlowState::guessed);
+  EXPECT_EQ(answers_.back().facts.confidence, Confidence::port);
+}
+
 TEST_F(ClassifierDetectorsTest, WhatNdpiNamesIsNdpis) {
   connect(client_hello("www.example.org"));
   ASSERT_FALSE(answers_.empty());

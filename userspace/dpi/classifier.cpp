@@ -425,7 +425,8 @@ void Classifier::feed(Flow& flow, std::span<const std::uint8_t> copied, std::siz
   time_ms_ = std::max(time_ms_, wall_ns / kNsPerMs);
   flow.detection = engine_.process(flow.engine, packet_.data(), length, time_ms_);
   if (flow.detection.application == 0) return;
-  if (!engine_.wants_more(flow.engine)) {
+  // A port is no reason to stop looking: a detector may know better.
+  if (!engine_.wants_more(flow.engine) && !engine_.is_told_by_port(flow.detection)) {
     flow.detected = true;
     flow.guessed = engine_.is_guess(flow.engine);
   }
@@ -449,10 +450,14 @@ void Classifier::feed_bare_ack(Flow& flow, const l7m_sample& sample,
   if (length != 0) feed(flow, std::span(ack).first(length), length, sample.time_ns);
 }
 
+bool Classifier::is_guess(const Flow& flow) const {
+  return engine_.is_guess(flow.engine) || engine_.is_told_by_port(flow.detection);
+}
+
 // While nDPI has no name for the flow, or only a guess. A detector's answer is the last word.
 void Classifier::show_detectors(Flow& flow, const l7m_sample& sample,
                                 std::span<const std::uint8_t> packet) {
-  if (flow.detection.known() && !engine_.is_guess(flow.engine)) return;
+  if (flow.detection.known() && !is_guess(flow)) return;
   auto shown = detector_packet(packet, flow.key.raw.protocol, sample.l4_payload);
   if (!shown) return;
   shown->from_client = sample.direction == flow.client;
@@ -468,7 +473,10 @@ void Classifier::show_detectors(Flow& flow, const l7m_sample& sample,
 
 void Classifier::add_findings(const Flow& flow, FlowFacts& facts) const {
   facts.detector = flow.detector;
-  if (flow.detector != Detector::none) facts.confidence = Confidence::detector;
+  if (flow.detector != Detector::none)
+    facts.confidence = Confidence::detector;
+  else if (engine_.is_told_by_port(flow.detection))
+    facts.confidence = Confidence::port;
   const bool named = flow.detection.known() && !flow.guessed;
   if (flow.detectors.fully_encrypted && !named && !facts.midstream)
     engine_.add_risk(facts, Engine::fully_encrypted_risk());
@@ -506,7 +514,7 @@ void Classifier::give_up(Flow& flow) {
   }
   if (!flow.detected) {
     flow.detection = engine_.give_up(flow.engine);
-    flow.guessed = flow.detection.known() && engine_.is_guess(flow.engine);
+    flow.guessed = flow.detection.known() && is_guess(flow);
   }
   settle(flow);
 }

@@ -108,6 +108,7 @@ class Classifier {
   void hold(Flow& flow, Queue& queue);
   void inspect(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> data);
   static bool begun(const Flow& flow);
+  [[nodiscard]] bool is_guess(const Flow& flow) const;
   bool start(Flow& flow);
   void feed(Flow& flow, std::span<const std::uint8_t> copied, std::size_t length,
             std::uint64_t time_ns);

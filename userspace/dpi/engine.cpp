@@ -148,6 +148,7 @@ struct Engine::Module {
 
   ndpi::Module* handle;
   ndpi::Progress progress = ndpi::Progress::unknown;  // of the packet processed last
+  std::uint16_t by_port = 0;                          // is_told_by_port(); 0 for none
   std::uint64_t one_way = 0;                          // the risk's bit; 0 where it has none
   // By master and application: printing one costs as much as a packet.
   std::unordered_map<std::uint32_t, std::string> names;
@@ -179,6 +180,7 @@ Result<Engine> Engine::make(const EngineOptions& options) {
   Engine engine(std::move(module));
   for (const ApplicationName& item : engine.applications())
     engine.module_->by_name.try_emplace(to_lower(item.name), Detection{item.id, 0, item.category});
+  engine.module_->by_port = engine.application("TargusDataspeed").application;
   return engine;
 }
 
@@ -222,6 +224,10 @@ Detection Engine::give_up(EngineFlow& flow) const {
 
 bool Engine::is_guess(const EngineFlow& flow) const {
   return is_guess_by_header(flow_of(flow.flow_)->confidence);
+}
+
+bool Engine::is_told_by_port(const Detection& detection) const {
+  return detection.application != 0 && detection.application == module_->by_port;
 }
 
 void Engine::describe(const EngineFlow& handle, const Detection& detection, FlowFacts& facts,

@@ -99,6 +99,8 @@ class Engine {
 
   // True if the flow's answer rests on port or address alone.
   [[nodiscard]] bool is_guess(const EngineFlow& flow) const;
+  // True for an application that nDPI tells by its port alone, though it calls that DPI.
+  [[nodiscard]] bool is_told_by_port(const Detection& detection) const;
 
   // Fills all that nDPI knows: numbers, risks, host name and details. The rest is left as it is. It
   // overwrites the risks: those of add_risk() come afterwards. `both_ways`: packets of both
