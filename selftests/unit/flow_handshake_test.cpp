@@ -117,7 +117,7 @@ TEST(FlowHandshake, WithoutASynTheFirstSegmentIsTheBeginning) {
   const auto pieces = cut(kHello, 4);
   Flow flow(false);
   EXPECT_EQ(flow.client(pieces[0].offset, pieces[0].bytes), Step::hold);
-  for (const int each : {3, 1})
+  for (const std::size_t each : {3U, 1U})
     EXPECT_EQ(flow.client(pieces[each].offset, pieces[each].bytes), Step::hold);
   EXPECT_EQ(flow.client(pieces[2].offset, pieces[2].bytes), Step::replaced);
   EXPECT_EQ(payload_of(flow.given()[0]), kHello);
