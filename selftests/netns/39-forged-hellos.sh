@@ -4,6 +4,7 @@
 # IPv4 address, or from changing addresses of one IPv6 /64, without an end or whole and noise, while another
 # client's hellos in two segments are all named. What is copied for the forger and what the worker holds
 # of it stay within bounds.
+# Runs alone: it sends at a rate.
 set -euo pipefail
 # shellcheck source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -19,11 +20,13 @@ rate=512 seconds=4
 # 4 packets whole and 4 more up to snaplen.
 budget=1048576
 usual=$((128 + 4 * 1600 + 4 * 128))
-# The budget's second may begin anew once more than there are seconds, and the flood may take a second longer.
-allowed=$((budget * (seconds + 2) + rate * seconds * usual))
+# bounds SECONDS: for a flood that took so long. The budget's second may begin anew once more than there are seconds.
 # The worker's memory: what was copied by budget, once as it came and once for nDPI; 4 KiB for each flow; and the
 # ring of 8 MiB.
-growth_allowed=$((2 * budget * (seconds + 2) + rate * seconds * 4096 + 8388608))
+bounds() {
+	allowed=$((budget * ($1 + 2) + rate * seconds * usual))
+	growth_allowed=$((2 * budget * ($1 + 2) + rate * seconds * 4096 + 8388608))
+}
 
 policy=$(
 	write_policy forged-hellos <<'END'
@@ -73,7 +76,7 @@ named() {
 port=20000
 flood() {
 	local text="IPv$1, $2" from=10.77.1.66 to=198.51.100.66 ours=$honest4 server=$SERVER4 change=()
-	local first=$port sent=0 answered=0 right=0 bytes refused before forger growth
+	local first=$port sent=0 answered=0 right=0 start=$SECONDS bytes refused before forger growth
 	[ "$1" = 4 ] || from=fd77:1::66:0 to=2001:db8:5::66 ours=$honest6 server=$SERVER6 change=(--change)
 	bytes=$(counter sampled_bytes) refused=$(counter flights_refused) before=$(resident)
 	spawn client "forged-$1-$2" "$forged" --device eth0 --gateway "$gateway_mac" --from $from --to $to --from-port "$3" \
@@ -85,6 +88,7 @@ flood() {
 		sleep 0.05
 	done
 	wait_for 15 process_gone "$forger" || fail "the forger does not come to an end"
+	bounds $((SECONDS - start))
 	bytes=$(($(counter sampled_bytes) - bytes))
 	equal "$text: forged connections" "$(cat "$LAB_DIR/forged-$1-$2.log")" $((rate * seconds))
 	at_least "$text: connections of the honest client meanwhile" $sent 10
