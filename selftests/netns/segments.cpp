@@ -4,17 +4,11 @@
 // of packets (packet(7)) from an address that the machine does not have, so that the stack here
 // does not reset it; the gateway needs a neighbour entry for it. Success is that the server answers
 // with a handshake record: it put together what was sent.
-#include <arpa/inet.h>
-#include <linux/if_ether.h>
-#include <linux/if_packet.h>
-#include <net/if.h>
 #include <poll.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <fstream>
@@ -24,14 +18,12 @@
 #include <string>
 #include <vector>
 
+#include "packet_socket.hpp"
 #include "util/address.hpp"
-#include "util/fd.hpp"
 #include "util/result.hpp"
 
 namespace l7mark {
 namespace {
-
-using Bytes = std::vector<std::uint8_t>;
 
 constexpr std::uint8_t kFin = 1, kSyn = 2, kRst = 4, kPsh = 8, kAck = 16;
 constexpr std::uint8_t kHandshake = 22;  // a TLS record's type (RFC 8446, 5.1)
@@ -44,30 +36,9 @@ struct Options {
   std::uint32_t sequence = 1000;  // of our SYN; the hello's first byte has the next
 };
 
-// Big endian, as on the wire.
-void put(Bytes& out, std::uint64_t value, int bytes) {
-  for (int i = bytes - 1; i >= 0; --i) out.push_back(static_cast<std::uint8_t>(value >> 8 * i));
-}
-
-void set16(Bytes& out, std::size_t at, std::uint16_t value) {
-  out[at] = static_cast<std::uint8_t>(value >> 8);
-  out[at + 1] = static_cast<std::uint8_t>(value);
-}
-
 std::uint32_t read32(const std::uint8_t* at) {
   return static_cast<std::uint32_t>(at[0]) << 24 | static_cast<std::uint32_t>(at[1]) << 16 |
          static_cast<std::uint32_t>(at[2]) << 8 | at[3];
-}
-
-std::uint32_t sum16(const std::uint8_t* data, std::size_t size, std::uint32_t sum) {
-  for (std::size_t i = 0; i < size; ++i)
-    sum += static_cast<std::uint32_t>(data[i]) << (i % 2 ? 0 : 8);
-  return sum;
-}
-
-std::uint16_t fold(std::uint32_t sum) {
-  while (sum >> 16) sum = (sum & 0xffff) + (sum >> 16);
-  return static_cast<std::uint16_t>(~sum);
 }
 
 // A segment that arrived.
@@ -85,44 +56,23 @@ class Connection {
     const auto to = Address::parse(options.to);
     if (!from || !to || from->is_v4() != to->is_v4())
       return Error{"use", options.from + " and " + options.to, 0, "two addresses of one version"};
-    const std::uint16_t protocol = htons(from->is_v4() ? ETH_P_IP : ETH_P_IPV6);
-    Fd fd(::socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, protocol));
-    if (!fd) return error_from_errno("open", "a packet socket");
-    sockaddr_ll peer{};
-    peer.sll_family = AF_PACKET;
-    peer.sll_protocol = protocol;
-    peer.sll_ifindex = static_cast<int>(::if_nametoindex(options.device.c_str()));
-    if (peer.sll_ifindex == 0) return error_from_errno("find", options.device);
-    if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&peer), sizeof(peer)) != 0)
-      return error_from_errno("bind to", options.device);
-    std::array<unsigned, ETH_ALEN> mac{};
-    if (std::sscanf(options.gateway.c_str(), "%2x:%2x:%2x:%2x:%2x:%2x", &mac[0], &mac[1],
-                    &mac[2],  // NOLINT
-                    &mac[3], &mac[4], &mac[5]) != ETH_ALEN)
-      return Error{"read", options.gateway, 0, "not an Ethernet address"};
-    peer.sll_halen = ETH_ALEN;
-    std::transform(mac.begin(), mac.end(), peer.sll_addr,
-                   [](unsigned byte) { return static_cast<std::uint8_t>(byte); });
-    return Connection(std::move(fd), peer, *from, *to,
-                      static_cast<std::uint16_t>(options.from_port),
+    auto socket = PacketSocket::open(options.device, options.gateway, from->is_v4(), true);
+    if (!socket) return socket.error();
+    return Connection(std::move(*socket), *from, *to, static_cast<std::uint16_t>(options.from_port),
                       static_cast<std::uint16_t>(options.to_port));
   }
 
   Status send(std::uint8_t flags, std::uint32_t sequence, std::uint32_t acknowledged,
               const std::uint8_t* data = nullptr, std::size_t size = 0) {
-    const Bytes packet = build(flags, sequence, acknowledged, data, size);
-    if (::sendto(fd_.get(), packet.data(), packet.size(), 0,
-                 reinterpret_cast<const sockaddr*>(&peer_), sizeof(peer_)) < 0)
-      return error_from_errno("send to", to_.to_string());
-    return success();
+    return socket_.send(build(flags, sequence, acknowledged, data, size));
   }
 
   // The next segment of this connection, if one comes within so many milliseconds.
   std::optional<Segment> receive(int wait_ms) {
-    pollfd waiting{fd_.get(), POLLIN, 0};
+    pollfd waiting{socket_.fd(), POLLIN, 0};
     Bytes buffer(65536);
     while (::poll(&waiting, 1, wait_ms) == 1) {
-      const ssize_t got = ::recv(fd_.get(), buffer.data(), buffer.size(), 0);
+      const ssize_t got = ::recv(socket_.fd(), buffer.data(), buffer.size(), 0);
       if (got <= 0) return std::nullopt;
       if (auto segment = parse(buffer, static_cast<std::size_t>(got))) return segment;
     }
@@ -130,18 +80,13 @@ class Connection {
   }
 
  private:
-  Connection(Fd fd, sockaddr_ll peer, Address from, Address to, std::uint16_t from_port,
+  Connection(PacketSocket socket, Address from, Address to, std::uint16_t from_port,
              std::uint16_t to_port)
-      : fd_(std::move(fd)),
-        peer_(peer),
+      : socket_(std::move(socket)),
         from_(from),
         to_(to),
         from_port_(from_port),
         to_port_(to_port) {}
-
-  static void put_address(Bytes& out, const Address& address) {
-    out.insert(out.end(), address.bytes.begin() + (address.is_v4() ? 12 : 0), address.bytes.end());
-  }
 
   [[nodiscard]] Bytes build(std::uint8_t flags, std::uint32_t sequence, std::uint32_t acknowledged,
                             const std::uint8_t* data, std::size_t size) const {
@@ -164,25 +109,7 @@ class Connection {
     put(pseudo, IPPROTO_TCP, 4);
     set16(tcp, 16, fold(sum16(tcp.data(), tcp.size(), sum16(pseudo.data(), pseudo.size(), 0))));
 
-    Bytes packet;
-    if (from_.is_v4()) {
-      put(packet, 0x4500, 2);
-      put(packet, 20 + tcp.size(), 2);
-      put(packet, 0x00004000, 4);  // do not fragment
-      put(packet, 64, 1);
-      put(packet, IPPROTO_TCP, 1);
-      put(packet, 0, 2);
-    } else {
-      put(packet, 0x60000000, 4);
-      put(packet, tcp.size(), 2);
-      put(packet, IPPROTO_TCP, 1);
-      put(packet, 64, 1);
-    }
-    put_address(packet, from_);
-    put_address(packet, to_);
-    if (from_.is_v4()) set16(packet, 10, fold(sum16(packet.data(), 20, 0)));
-    packet.insert(packet.end(), tcp.begin(), tcp.end());
-    return packet;
+    return ip_packet(from_, to_, tcp);
   }
 
   // Only what belongs to the connection; the servers of the labs send no options of IP.
@@ -207,8 +134,7 @@ class Connection {
                          in.begin() + static_cast<std::ptrdiff_t>(end))};
   }
 
-  Fd fd_;
-  sockaddr_ll peer_;
+  PacketSocket socket_;
   Address from_, to_;
   std::uint16_t from_port_, to_port_;
 };

@@ -269,15 +269,15 @@ FlowHandshake::Step FlowHandshake::read_tcp(const HandshakePacket& packet, Step 
   }
   if (t.held == kNobody) {
     keep_headers(packet);
-    if (headers_.empty()) {
+    // One packet is made at a time: beside the other side's, this one goes as it is.
+    if (headers_.empty() || step == Step::released) {
       t.passes[side] = true;
       return step;
     }
     t.held = side;
   }
   // The part that was left out will not come.
-  if (is_cut(packet)) return release(true);
-  return step == Step::released ? step : Step::hold;
+  return is_cut(packet) ? release(true) : Step::hold;
 }
 
 FlowHandshake::Step FlowHandshake::take_dtls(const HandshakePacket& packet) {
