@@ -5,6 +5,7 @@
 
 #include "maps.h"
 #include "packet.h"
+#include <l7mark/records.h>
 
 /*
  * Reservations have constant sizes, for the verifier; four of them keep waste low. With the ring's

@@ -7,7 +7,10 @@
 #ifndef L7MARK_BPF_FAST_H
 #define L7MARK_BPF_FAST_H
 
+#include "candidate.h"
+#include "candidate_table.h"
 #include "flow.h"
+#include "hook.h"
 #include "maps.h"
 #include "packet.h"
 

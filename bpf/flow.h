@@ -7,9 +7,14 @@
 #define L7MARK_BPF_FLOW_H
 
 #include "candidate.h"
+#include "candidate_table.h"
+#include "export.h"
 #include "fragment.h"
+#include "hook.h"
 #include "maps.h"
 #include "packet.h"
+#include "sample.h"
+#include "verdict_table.h"
 
 #define l7m_unlikely(x) __builtin_expect(!!(x), 0)
 

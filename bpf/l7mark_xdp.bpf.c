@@ -3,61 +3,15 @@
  * The XDP program: the same steps before an skb exists. It drops what a class drops, and hands any
  * other answer to TC in front of the packet, because only an skb can carry a mark.
  */
+#define L7M_XDP 1
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
-#include <l7mark/types.h>
 #include <xdp/xdp_helpers.h>
-#define L7M_XDP 1
-#include "packet.h"
-
-/* The frame with all its buffers. */
-static __always_inline __u32 l7m_frame(struct xdp_md *ctx)
-{
-	if (l7m_config.flags & L7M_CFG_XDP_FRAGS)
-		return (__u32)bpf_xdp_get_buff_len(ctx);
-	return ctx->data_end - ctx->data;
-}
-
-/* What is not in the packet itself. */
-static __always_inline void l7m_meet(struct xdp_md *ctx, __u32 hook, struct l7m_met *met)
-{
-	met->hook = hook;
-	met->frame = l7m_frame(ctx);
-	met->readable = met->frame;
-	met->bytes = met->frame;
-	met->segments = 1;
-	met->ifindex = ctx->ingress_ifindex;
-}
-
-/*
- * Fills the scratch entry. Returns an l7m_parse_result. For size, because clang otherwise lets the
- * end of a loop fall through to its begin, a way back that kernels up to 6.1 refuse.
- */
-__attribute__((minsize)) L7M_FUNCTION int l7m_parse_packet(struct xdp_md *ctx, __u32 hook)
-{
-	struct l7m_met *met = l7m_scratch();
-	struct l7m_packet packet = {};
-	struct l7m_cursor c;
-	int result;
-
-	if (!met)
-		return L7M_PARSE_WRONG;
-	l7m_cursor_of(ctx, &c);
-	result = l7m_parse(&c, &packet, 0, l7m_frame(ctx), l7m_config.parse);
-	met->packet = packet;
-	l7m_meet(ctx, hook, met);
-	return result;
-}
-
-/* Drivers put all headers into the first buffer: there is nothing to pull. */
-static __always_inline int l7m_pull(struct xdp_md *ctx)
-{
-	(void)ctx;
-	return -1;
-}
-
-#include "flow.h"
+#include <l7mark/maps.h>
 #include "fast.h"
+#include "flow.h"
+#include "hook_xdp.h"
+#include "packet.h"
 
 /* Early among the programs of a dispatcher, and any of the others may go on after a pass. */
 struct {

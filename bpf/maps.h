@@ -9,7 +9,7 @@
 
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
-#include <l7mark/types.h>
+#include <l7mark/maps.h>
 
 const volatile struct l7m_config l7m_config = {};
 

@@ -9,6 +9,10 @@
 
 #include "maps.h"
 
+#ifdef L7MARK_PARSE_H
+#error "packet.h comes before any header that has the parser: it puts functions of its own into it"
+#endif
+
 #ifdef L7M_XDP
 typedef struct xdp_md l7m_ctx;
 #else
@@ -37,6 +41,7 @@ L7M_FUNCTION __u64 l7m_parser_step(l7m_ctx *ctx, __u64 walk);
 L7M_FUNCTION __u64 l7m_parser_link(l7m_ctx *ctx);
 L7M_FUNCTION __u64 l7m_parser_tunnel(l7m_ctx *ctx, __u64 behind);
 #include <l7mark/parse.h>
+#include <l7mark/records.h>
 #include <l7mark/sampling.h>
 
 static __always_inline void l7m_cursor_of(l7m_ctx *ctx, struct l7m_cursor *c)

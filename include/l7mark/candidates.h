@@ -6,8 +6,8 @@
 #ifndef L7MARK_CANDIDATES_H
 #define L7MARK_CANDIDATES_H
 
+#include <l7mark/maps.h>
 #include <l7mark/parse.h>
-#include <l7mark/types.h>
 
 /* A key is also read as words. */
 typedef __u32 __attribute__((may_alias)) l7m_key_word;

@@ -9,6 +9,7 @@
 #include <linux/bpf.h>
 #include <sys/utsname.h>
 // The skeletons use types of the headers above.
+#include <l7mark_control.skel.h>
 #include <l7mark_tc.skel.h>
 #include <l7mark_xdp.skel.h>
 
@@ -122,12 +123,14 @@ void set_up(Skeleton& skeleton, const Way& way, std::uint32_t flags) {
   skeleton.rodata->l7m_config.sets = kEntries;
 }
 
-void load_tc(const Way& way, Counts& counts) {
-  const std::unique_ptr<l7mark_tc, decltype(&l7mark_tc::destroy)> tc(l7mark_tc::open(),
-                                                                     &l7mark_tc::destroy);
-  ASSERT_NE(tc, nullptr);
-  set_up(*tc, way, 0);
-  load(tc->obj, way, counts);
+// The object of TC, and that of the programs which only userspace runs.
+template <typename Skeleton>
+void load_plain(const Way& way, Counts& counts) {
+  const std::unique_ptr<Skeleton, decltype(&Skeleton::destroy)> object(Skeleton::open(),
+                                                                       &Skeleton::destroy);
+  ASSERT_NE(object, nullptr);
+  set_up(*object, way, 0);
+  load(object->obj, way, counts);
 }
 
 void load_xdp(const Way& way, const Features& features, Counts& counts) {
@@ -154,7 +157,8 @@ TEST(Verifier, WalksThroughNoMoreThanTheLimit) {
 
   Counts counts;
   for (const Way& way : kWays) {
-    load_tc(way, counts);
+    load_plain<l7mark_tc>(way, counts);
+    load_plain<l7mark_control>(way, counts);
     if (!way.replay) load_xdp(way, *features, counts);
   }
   const Counts limits = read_limits();

@@ -3,6 +3,7 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <l7mark_control.skel.h>
 #include <l7mark_tc.skel.h>
 #include <l7mark_xdp.skel.h>
 #include <sys/random.h>
@@ -116,6 +117,9 @@ std::uint64_t JiffiesClock::later(const l7m_clock& now, std::uint64_t after_ms) 
 void Dataplane::TcObject::operator()(l7mark_tc* object) const {
   l7mark_tc::destroy(object);
 }
+void Dataplane::ControlObject::operator()(l7mark_control* object) const {
+  l7mark_control::destroy(object);
+}
 
 Dataplane::Dataplane() = default;
 Dataplane::Dataplane(Dataplane&&) noexcept = default;
@@ -190,6 +194,7 @@ Result<Dataplane> Dataplane::load(const PinPaths* paths, const DataplaneOptions&
   tc.rodata->l7m_config.sets = out.sets_;
   const VerifierLog log(tc.obj);
   if (const int code = l7mark_tc::load(&tc); code != 0) return load_error(code, log.reason());
+  L7MARK_TRY(out.load_control());
   L7MARK_TRY(out.choose_seed());
   for (std::uint32_t i = 0; i < out.rings(); ++i) {
     const int fd = out.ring_fd(i);
@@ -208,12 +213,39 @@ Result<Dataplane> Dataplane::load(const PinPaths* paths, const DataplaneOptions&
 }
 
 int Dataplane::program_fd(const char* name) const {
-  const bpf_program* program = bpf_object__find_program_by_name(tc_->obj, name);
-  return program != nullptr ? bpf_program__fd(program) : -1;
+  for (const bpf_object* object : {tc_->obj, control_->obj}) {
+    const bpf_program* program = bpf_object__find_program_by_name(object, name);
+    if (program != nullptr) return bpf_program__fd(program);
+  }
+  return -1;
 }
 
 int Dataplane::map_fd(const char* name) const {
   return bpf_object__find_map_fd_by_name(tc_->obj, name);
+}
+
+Status Dataplane::share_maps(bpf_object* object) const {
+  bpf_map* map = nullptr;
+  bpf_object__for_each_map(map, object) {
+    if (!is_shared(map)) continue;
+    if (bpf_map__reuse_fd(map, map_fd(bpf_map__name(map))) != 0)
+      return error_from_errno("share map", bpf_map__name(map));
+  }
+  return success();
+}
+
+Status Dataplane::load_control() {
+  control_.reset(l7mark_control::open());
+  if (!control_) return error_from_errno("open", "the BPF objects");
+  control_->rodata->l7m_config = tc_->rodata->l7m_config;
+  L7MARK_TRY(share_maps(control_->obj));
+  // No packet passes there.
+  if (bpf_map__set_autocreate(control_->maps.scratch, false) != 0)
+    return error_from_errno("set up", "map scratch");
+  const VerifierLog log(control_->obj);
+  if (const int code = l7mark_control::load(control_.get()); code != 0)
+    return load_error(code, log.reason());
+  return success();
 }
 
 Result<bpf_object*> Dataplane::open_xdp() const {
@@ -233,14 +265,9 @@ Result<bpf_object*> Dataplane::open_xdp() const {
   bpf_object__for_each_program(program, object) {
     if (xdp_frags_) bpf_program__set_flags(program, BPF_F_XDP_HAS_FRAGS);
   }
-  bpf_map* map = nullptr;
-  bpf_object__for_each_map(map, object) {
-    if (!is_shared(map)) continue;
-    if (bpf_map__reuse_fd(map, map_fd(bpf_map__name(map))) != 0) {
-      Error error = error_from_errno("share map", bpf_map__name(map));
-      bpf_object__close(object);
-      return error;
-    }
+  if (Status shared = share_maps(object); !shared) {
+    bpf_object__close(object);
+    return shared.error();
   }
   return object;
 }
@@ -368,7 +395,7 @@ Result<l7m_clock> Dataplane::clock() const {
   l7m_clock out{};
   LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = &out, .data_out = &out,
               .data_size_in = sizeof(out), .data_size_out = sizeof(out), .repeat = 1);
-  if (bpf_prog_test_run_opts(bpf_program__fd(tc_->progs.l7mark_clock), &run) != 0)
+  if (bpf_prog_test_run_opts(bpf_program__fd(control_->progs.l7mark_clock), &run) != 0)
     return error_from_errno("run", "program l7mark_clock");
   return out;
 }

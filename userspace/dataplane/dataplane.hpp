@@ -22,6 +22,7 @@
 #include "util/result.hpp"
 
 struct bpf_object;
+struct l7mark_control;
 struct l7mark_tc;
 
 namespace l7mark {
@@ -133,6 +134,9 @@ class Dataplane {
   Dataplane();
   static Result<Dataplane> load(const PinPaths* paths, const DataplaneOptions& options,
                                 const Features& features);
+  // Puts this object's maps in the place of `object`'s, which is opened and not loaded.
+  Status share_maps(bpf_object* object) const;
+  Status load_control();
   Status make_rings(const PinPaths* paths, const DataplaneOptions& options);
   Status choose_seed();
 
@@ -148,7 +152,11 @@ class Dataplane {
   struct TcObject {
     void operator()(l7mark_tc* object) const;
   };
+  struct ControlObject {
+    void operator()(l7mark_control* object) const;
+  };
   std::unique_ptr<l7mark_tc, TcObject> tc_;
+  std::unique_ptr<l7mark_control, ControlObject> control_;  // over the maps of `tc_`
   std::vector<Fd> ring_fds_;
   DataplaneOptions options_;
   std::uint32_t config_flags_ = 0;

@@ -3,6 +3,7 @@
 #include <bpf/bpf.h>
 #include <l7mark/candidates.h>
 #include <l7mark/parse.h>
+#include <l7mark_control.skel.h>
 #include <l7mark_tc.skel.h>
 
 #include <algorithm>
@@ -55,11 +56,11 @@ Status run_over(const bpf_program* program, std::span<Entry> entries, std::size_
 }  // namespace
 
 Status Dataplane::settle(std::span<l7m_settlement> steps) {
-  return run_over(tc_->progs.l7mark_settle, steps, L7M_SETTLE_BATCH);
+  return run_over(control_->progs.l7mark_settle, steps, L7M_SETTLE_BATCH);
 }
 
 Status Dataplane::edit(std::span<l7m_edit> edits) {
-  return run_over(tc_->progs.l7mark_edit, edits, L7M_EDIT_BATCH);
+  return run_over(control_->progs.l7mark_edit, edits, L7M_EDIT_BATCH);
 }
 
 Result<std::vector<std::size_t>> Dataplane::put_verdicts(std::span<const VerdictEntry> entries) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // Where an instance's maps, programs and links are pinned: /sys/fs/bpf/l7mark/INSTANCE/vN, N being
-// the layout version of include/l7mark/types.h, so that another layout's maps are never misread.
+// the layout version of include/l7mark/maps.h, so that another layout's maps are never misread.
 #pragma once
 
 #include <string>

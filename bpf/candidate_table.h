@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The table of candidates: sets of places, in which a flow is found, put and taken out. */
+#ifndef L7MARK_BPF_CANDIDATE_TABLE_H
+#define L7MARK_BPF_CANDIDATE_TABLE_H
+
+#include "maps.h"
+#include "packet.h"
+#include <l7mark/candidates.h>
+
+/* A candidate this old was left over: what comes now is another flow. */
+#define L7M_CANDIDATE_LIFE 120000 /* jiffies: at least 120 s at any HZ */
+
+/* Where a flow is among the candidates, or would be. */
+struct l7m_spot {
+	struct l7m_candidate_set *set;
+	__u32 tag; /* without the number of a place */
+};
+
+static __always_inline int l7m_find_spot(__u64 hash, struct l7m_spot *spot)
+{
+	__u32 index = l7m_candidate_set_of(hash, l7m_config.sets);
+
+	spot->tag = l7m_candidate_tag(hash);
+	spot->set = bpf_map_lookup_elem(&candidates, &index);
+	return spot->set != 0;
+}
+
+static __always_inline int l7m_same_key(const struct l7m_key *a, const struct l7m_key *b)
+{
+	const __u32 *x = (const __u32 *)(const void *)a, *y = (const __u32 *)(const void *)b;
+	__u32 differ = 0;
+	int i;
+
+#pragma unroll
+	for (i = 0; i < 10; i++)
+		differ |= x[i] ^ y[i];
+	return differ == 0;
+}
+
+/*
+ * Has the processor fetch the line of a set that a look-up reads, while it still waits for that of
+ * the verdicts: a flow that is not there is a candidate. Returns 0 if there is no such set.
+ */
+static __always_inline int l7m_fetch_set(__u64 hash)
+{
+	struct l7m_spot spot;
+
+	if (!l7m_find_spot(hash, &spot))
+		return 0;
+	(void)*(volatile __u32 *)&spot.set->tag[0];
+	return 1;
+}
+
+/* Of its own: both families' ways through it end in one state for the verifier. */
+static __noinline __u64 l7m_hash_of(const struct l7m_key *key, __u32 seed)
+{
+	return key ? l7m_candidate_hash(key, seed) : 0;
+}
+
+/*
+ * The flow's place, 0 if it has none. The place's number comes out of its tag, not out of the loop:
+ * what is loaded is just a number to the verifier, and all ways out of here are one.
+ */
+static __noinline struct l7m_candidate_place *l7m_find_place(struct l7m_candidate_set *set,
+							     __u32 tag, const struct l7m_key *key)
+{
+	struct l7m_candidate_place *place;
+	__u32 i, found;
+
+	if (!set)
+		return 0;
+#pragma unroll
+	for (i = 0; i < L7M_WAYS; i++) {
+		found = *(volatile __u32 *)&set->tag[i];
+		if ((found & ~L7M_TAG_PLACE) != tag)
+			continue;
+		place = &set->place[found & L7M_TAG_PLACE];
+		if (l7m_same_key(&place->key, key))
+			return place;
+	}
+	return 0;
+}
+
+static __always_inline struct l7m_candidate *l7m_find_candidate(const struct l7m_key *key,
+								__u64 hash)
+{
+	struct l7m_candidate_place *place;
+	struct l7m_spot spot;
+
+	if (!l7m_find_spot(hash, &spot))
+		return 0;
+	place = l7m_find_place(spot.set, spot.tag, key);
+	return place ? &place->value : 0;
+}
+
+/*
+ * Gives the flow of the scratch entry a place: its own if it has one, else a free one, else that of
+ * the flow which came first. The caller has looked without the lock; another CPU may have been
+ * faster.
+ */
+static __noinline struct l7m_candidate_place *l7m_put_candidate(struct l7m_candidate_set *set,
+								__u32 tag, struct l7m_met *met)
+{
+	const struct l7m_key *key = &met->out.key;
+	const struct l7m_candidate *value = &met->candidate;
+	struct l7m_candidate_place *place;
+	__u32 i, at, found, evicted = 0;
+	__u64 number;
+
+	if (!set)
+		return 0;
+	bpf_spin_lock(&set->lock);
+	at = *(volatile __u32 *)&set->next;
+	evicted = 1;
+#pragma unroll
+	for (i = 0; i < L7M_WAYS; i++) {
+		found = *(volatile __u32 *)&set->tag[i];
+		if (!found) {
+			at = i;
+			evicted = 0;
+		} else if ((found & ~L7M_TAG_PLACE) == tag &&
+			   l7m_same_key(&set->place[i].key, key)) {
+			at = i;
+			evicted = 0;
+			break;
+		}
+	}
+	/*
+	 * Reloaded from a map the two are unknown to the verifier. It would otherwise follow each
+	 * of the eight places that the loop can end with up to the program's end.
+	 */
+	number = l7m_forget_by(met, (__u64)evicted << 32 | at);
+	evicted = (__u32)(number >> 32);
+	at = (__u32)number & L7M_TAG_PLACE;
+	if (evicted)
+		set->next = at + 1;
+	place = &set->place[at];
+	/* No packet finds a place that is half written. */
+	*(volatile __u32 *)&set->tag[at] = 0;
+	if (evicted)
+		evicted = value->last_seen - place->value.last_seen <= L7M_CANDIDATE_LIFE;
+	place->key = *key;
+	place->value = *value;
+	/* The other endpoint has sent nothing yet. */
+	place->flight[value->initiator & 1] = met->flight;
+	place->flight[~value->initiator & 1] = (struct l7m_flight){};
+	*(volatile __u32 *)&set->tag[at] = tag | at;
+	bpf_spin_unlock(&set->lock);
+	if (evicted)
+		l7m_count(L7M_COUNT_CANDIDATE_EVICTED, 1);
+	return place;
+}
+
+/* The candidate as it is, and its place given back. Returns 1 if there was one. */
+static __noinline int l7m_take_candidate(struct l7m_candidate_set *set, __u32 tag,
+					 const struct l7m_key *key, struct l7m_candidate *out)
+{
+	int taken = 0;
+	__u32 i;
+
+	if (!set)
+		return 0;
+	bpf_spin_lock(&set->lock);
+#pragma unroll
+	for (i = 0; i < L7M_WAYS; i++) {
+		if ((set->tag[i] & ~L7M_TAG_PLACE) == tag &&
+		    l7m_same_key(&set->place[i].key, key)) {
+			*out = set->place[i].value;
+			set->tag[i] = 0;
+			taken = 1;
+			break;
+		}
+	}
+	bpf_spin_unlock(&set->lock);
+	return taken;
+}
+
+#endif /* L7MARK_BPF_CANDIDATE_TABLE_H */

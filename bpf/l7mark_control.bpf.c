@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The programs that only userspace runs, over an array of its own in place of a packet: changes of
+ * entries (edit), flows that come and go by the batch (settle), and the kernel's clocks (clock). An
+ * object of its own over the maps of the TC programs.
+ */
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+#include <l7mark/control.h>
+#include <l7mark/maps.h>
+#include "candidate_table.h"
+#include "maps.h"
+#include "packet.h"
+#include "verdict_table.h"
+
+static __noinline int l7m_edit_one(struct l7m_edit *edit)
+{
+	struct l7m_verdict *v = l7m_verdict_of(&edit->key);
+	int manual = edit->what & L7M_EDIT_MANUAL;
+	const struct l7m_settings *s;
+	struct l7m_candidate *c;
+	__u32 zero = 0;
+
+	if (v && !v->flow_id == !!manual) {
+		if (edit->what & L7M_EDIT_ACTION)
+			v->action = edit->action;
+		if (edit->what & L7M_EDIT_STATE)
+			v->state = edit->state;
+		if (edit->what & L7M_EDIT_APPLICATION) {
+			v->application = edit->application;
+			v->master = edit->master;
+		}
+		return L7M_EDIT_VERDICT;
+	}
+	if (manual)
+		return L7M_EDIT_NONE;
+	s = bpf_map_lookup_elem(&settings, &zero);
+	if (!s)
+		return L7M_EDIT_NONE;
+	c = l7m_find_candidate(&edit->key, l7m_hash_of(&edit->key, s->seed));
+	if (!c)
+		return L7M_EDIT_NONE;
+	if (edit->what & L7M_EDIT_ACTION)
+		c->action = edit->action;
+	if (edit->what & L7M_EDIT_STATE)
+		c->state = edit->state;
+	if (edit->what & L7M_EDIT_PACKETS)
+		c->packets = edit->packets;
+	if (edit->what & L7M_EDIT_WHOLE)
+		c->whole = edit->whole;
+	return L7M_EDIT_CANDIDATE;
+}
+
+/* Edit number `i` of the "packet"; 0 if there is none. Global: verified once, and not 48 times. */
+L7M_FUNCTION int l7m_edit_at(struct __sk_buff *skb, __u32 i)
+{
+	struct l7m_edit *at;
+	struct l7m_edit edit;
+
+	if (i >= L7M_EDIT_BATCH)
+		return 0;
+	at = (void *)(long)skb->data + i * sizeof(*at);
+	if ((void *)(at + 1) > (void *)(long)skb->data_end)
+		return 0;
+	edit = *at;
+	at->result = (__u8)l7m_edit_one(&edit);
+	return 1;
+}
+
+/* Run by userspace only, over a "packet" of edits; each is told what became of it. */
+SEC("tc")
+int l7mark_edit(struct __sk_buff *skb)
+{
+	__u32 i;
+
+#pragma clang loop unroll(disable)
+	for (i = 0; i < L7M_EDIT_BATCH; i++) {
+		if (!l7m_edit_at(skb, i))
+			break;
+	}
+	return TC_ACT_OK;
+}
+
+static __noinline int l7m_settle_end(struct l7m_settlement *step)
+{
+	struct l7m_verdict *v = l7m_verdict_of(&step->key);
+
+	/* The id asked for: another life of the five-tuple stays. */
+	if (!v || v->flow_id != step->verdict.flow_id)
+		return 0;
+	step->verdict = *v;
+	if (l7m_key_is_v4(&step->key)) {
+		struct l7m_key4 key4;
+
+		l7m_key_to_v4(&step->key, &key4);
+		bpf_map_delete_elem(&flows4, &key4);
+	} else {
+		bpf_map_delete_elem(&flows6, &step->key);
+	}
+	return L7M_SETTLE_TOOK;
+}
+
+static __always_inline long l7m_write_verdict(const struct l7m_settlement *step)
+{
+	struct l7m_key4 key4;
+
+	if (!l7m_key_is_v4(&step->key))
+		return bpf_map_update_elem(&flows6, &step->key, &step->verdict, BPF_ANY);
+	l7m_key_to_v4(&step->key, &key4);
+	return bpf_map_update_elem(&flows4, &key4, &step->verdict, BPF_ANY);
+}
+
+static __noinline int l7m_settle_one(struct l7m_settlement *step)
+{
+	struct l7m_candidate_place *place;
+	const struct l7m_settings *s;
+	const struct l7m_verdict *v;
+	struct l7m_spot spot;
+	__u32 zero = 0;
+	int result = 0;
+
+	s = bpf_map_lookup_elem(&settings, &zero);
+	if (!s || !l7m_find_spot(l7m_hash_of(&step->key, s->seed), &spot))
+		return 0;
+	if (step->step == L7M_SETTLE_DECIDE) {
+		/* A FIN that no sample told of is on the candidate only. */
+		place = l7m_find_place(spot.set, spot.tag, &step->key);
+		if (place)
+			step->verdict.flags |= place->value.flags;
+		/* One written by hand stays, even if userspace has not seen it yet. */
+		v = step->verdict.flow_id ? l7m_verdict_of(&step->key) : 0;
+		if (v && !v->flow_id)
+			result = L7M_SETTLE_MANUAL;
+		else if (l7m_write_verdict(step))
+			return 0;
+		else
+			result = L7M_SETTLE_WROTE;
+	}
+	if (l7m_take_candidate(spot.set, spot.tag, &step->key, &step->candidate))
+		result |= L7M_SETTLE_TOOK;
+	return result;
+}
+
+L7M_FUNCTION int l7m_settle_at(struct __sk_buff *skb, __u32 i)
+{
+	struct l7m_settlement *at;
+	struct l7m_settlement step;
+
+	if (i >= L7M_SETTLE_BATCH)
+		return 0;
+	at = (void *)(long)skb->data + i * sizeof(*at);
+	if ((void *)(at + 1) > (void *)(long)skb->data_end)
+		return 0;
+	step = *at;
+	step.result =
+		(__u8)(step.step == L7M_SETTLE_END ? l7m_settle_end(&step) : l7m_settle_one(&step));
+	*at = step;
+	return 1;
+}
+
+/*
+ * Has the processor fetch what step `i` will look at in its set. Packets have written there last,
+ * on whichever CPU: all of a batch wait for that together, and not one after the other.
+ */
+L7M_FUNCTION int l7m_settle_fetch(struct __sk_buff *skb, __u32 i)
+{
+	const struct l7m_settlement *at;
+	const struct l7m_settings *s;
+	__u32 zero = 0;
+
+	if (i >= L7M_SETTLE_BATCH)
+		return 0;
+	at = (void *)(long)skb->data + i * sizeof(*at);
+	if ((void *)(at + 1) > (void *)(long)skb->data_end)
+		return 0;
+	s = bpf_map_lookup_elem(&settings, &zero);
+	if (!s)
+		return 0;
+	if (at->step != L7M_SETTLE_END)
+		l7m_fetch_set(l7m_hash_of(&at->key, s->seed));
+	return 1;
+}
+
+/* Run by userspace only, over a "packet" of steps; each is told what became of it. */
+SEC("tc")
+int l7mark_settle(struct __sk_buff *skb)
+{
+	__u32 i;
+
+#pragma clang loop unroll(disable)
+	for (i = 0; i < L7M_SETTLE_BATCH; i++) {
+		if (!l7m_settle_fetch(skb, i))
+			break;
+	}
+#pragma clang loop unroll(disable)
+	for (i = 0; i < L7M_SETTLE_BATCH; i++) {
+		if (!l7m_settle_at(skb, i))
+			break;
+	}
+	return TC_ACT_OK;
+}
+
+/*
+ * Run by userspace only: the two clocks that entries are stamped with, at one moment. What jiffies
+ * are in seconds is not told to userspace in any other way.
+ */
+SEC("tc")
+int l7mark_clock(struct __sk_buff *skb)
+{
+	struct l7m_clock *at = (void *)(long)skb->data;
+
+	if ((void *)(at + 1) > (void *)(long)skb->data_end)
+		return TC_ACT_SHOT;
+	at->jiffies = bpf_jiffies64();
+	at->time_ns = bpf_ktime_get_ns();
+	return TC_ACT_OK;
+}
+
+char l7mark_license[] SEC("license") = "GPL";

@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Keys and values of every map, the settings and the counters. Byte order is in the type: __be16
+ * and __be32 are as on the wire, all else is the host's.
+ *
+ * After a release a change of any layout here needs a new L7M_LAYOUT_VERSION: it is part of the pin
+ * path, so that maps of another layout are never misread.
+ */
+#ifndef L7MARK_MAPS_H
+#define L7MARK_MAPS_H
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+
+#ifdef __cplusplus
+#define L7M_ASSERT_SIZE(type, size) static_assert(sizeof(type) == (size), #type)
+#else
+#define L7M_ASSERT_SIZE(type, size) _Static_assert(sizeof(type) == (size), #type)
+#endif
+
+#define L7M_LAYOUT_VERSION 1
+
+/* Map sizes when nothing else is configured. */
+#define L7M_DEFAULT_FLOWS      (256 * 1024)
+#define L7M_DEFAULT_CANDIDATES (64 * 1024)
+#define L7M_DEFAULT_SERVICES   (64 * 1024)
+#define L7M_DEFAULT_HINTS      (32 * 1024)
+#define L7M_DEFAULT_RING_BYTES (8 * 1024 * 1024)
+#define L7M_MAX_ACTIONS	       16384
+#define L7M_MAX_RINGS	       64
+
+/* Longest part of a frame in one record of a ring buffer, bytes. */
+#define L7M_MAX_SNAPLEN 4096
+
+/*
+ * Longest part of a side's first flight that is ever copied, bytes of payload: one TLS record's
+ * limit (RFC 8446, 5.1). A packet of that many bytes and its headers takes so many records.
+ */
+#define L7M_MAX_FLIGHT 16384
+#define L7M_MAX_PARTS  5
+
+/* Sources whose handshakes are counted against a budget at a time. */
+#define L7M_SOURCES 16384
+
+/*
+ * A five-tuple in canonical form: both directions of a flow have one key. Endpoint 0 is the one
+ * with the lower address (compared as 16 bytes), or on equal addresses the lower port. IPv4
+ * addresses are ::ffff:a.b.c.d. Ports are 0 for protocols without any. Reserved bytes are 0.
+ */
+struct l7m_key {
+	__be32 addr[2][4];
+	__be16 port[2];
+	__u8 protocol; /* IPPROTO_* of the transport */
+	__u8 reserved[3];
+};
+L7M_ASSERT_SIZE(struct l7m_key, 40);
+
+/* The same for IPv4: a quarter of the hashing, and IPv4 is most of what a gateway sees. */
+struct l7m_key4 {
+	__be32 addr[2];
+	__be16 port[2];
+	__u8 protocol;
+	__u8 reserved[3];
+};
+L7M_ASSERT_SIZE(struct l7m_key4, 16);
+
+/* How far a flow's answer has come. Userspace and rules see these names. */
+enum l7m_state {
+	L7M_STATE_UNDECIDED = 0, /* being sampled, no answer yet */
+	L7M_STATE_PROVISIONAL,	 /* marked by service memory, by a DNS hint, or by a first answer */
+	L7M_STATE_GUESSED,	 /* final, but by port or address only */
+	L7M_STATE_FINAL,	 /* final */
+	L7M_STATES,
+};
+
+/*
+ * Counters of a flow. Index 0 counts what endpoint 0 sent. Packets are segments (a GRO packet
+ * counts those it holds), bytes are frames as at the hook. Plain increments: receive steering puts
+ * a direction on one CPU, and a rare lost count costs less than an atomic on every packet.
+ */
+struct l7m_counters {
+	__u64 packets[2];
+	__u64 bytes[2];
+};
+L7M_ASSERT_SIZE(struct l7m_counters, 32);
+
+/* Bits of l7m_verdict.flags and l7m_candidate.flags. */
+#define L7M_FLOW_FIN0	   0x01 /* endpoint 0 sent a FIN */
+#define L7M_FLOW_FIN1	   0x02 /* endpoint 1 sent a FIN */
+#define L7M_FLOW_RST	   0x04 /* either sent a RST */
+#define L7M_FLOW_CLOSED	   (L7M_FLOW_FIN0 | L7M_FLOW_FIN1 | L7M_FLOW_RST)
+#define L7M_FLOW_MIDSTREAM 0x08 /* TCP, and the first packet seen was no SYN */
+#define L7M_FLOW_SERVICE   0x10 /* provisional by service memory */
+#define L7M_FLOW_HINT	   0x20 /* provisional by a DNS hint */
+#define L7M_FLOW_BARRED	   0x40 /* never sample: its worker crashed on it */
+#define L7M_FLOW_ANSWER	   0x80 /* the first packet seen was a SYN-ACK: its sender is the server */
+
+/* Maps `flows4` and `flows6`: flows that have an answer, "unknown" included. */
+struct l7m_verdict {
+	struct l7m_counters count; /* since the verdict; what came before is userspace's */
+	__u32 last_seen;	   /* jiffies, low 32 bits */
+	__u32 action;		   /* index into map `actions` */
+	__u16 application;	   /* nDPI's protocol numbers, 0 for unknown */
+	__u16 master;
+	__u8 state;	/* enum l7m_state */
+	__u8 flags;	/* L7M_FLOW_* */
+	__u8 initiator; /* endpoint that sent the first packet seen: 0 or 1 */
+	__u8 reserved;
+	__u64 flow_id; /* unique in an instance's life, given by userspace; 0: written by hand */
+};
+L7M_ASSERT_SIZE(struct l7m_verdict, 56);
+
+/* A flow that is still being sampled. */
+struct l7m_candidate {
+	__u32 action;	/* index into map `actions` */
+	__u32 id;	/* tells two lives of a five-tuple apart */
+	__u8 state;	/* L7M_STATE_UNDECIDED or L7M_STATE_PROVISIONAL */
+	__u8 initiator; /* endpoint that sent the first packet seen: 0 or 1 */
+	__u8 ring;	/* which ring buffer its samples go to */
+	__u8 packets;	/* payload packets wanted; from the settings, userspace may raise it */
+	__u8 whole;	/* of them, how many whole */
+	__u8 reserved[3];
+	/* What every packet writes: in a place of the table, a cache line of its own. */
+	struct l7m_counters count;
+	__u32 last_seen; /* jiffies, low 32 bits */
+	__u8 flags;	 /* L7M_FLOW_* */
+	__u8 sampled;	 /* payload packets copied so far */
+	__u8 first_sent; /* the first packet has been copied */
+	__u8 reserved2;
+};
+L7M_ASSERT_SIZE(struct l7m_candidate, 56);
+
+/*
+ * How far one endpoint's first flight is copied: sampling.h has the rules. In the place of a
+ * candidate, beside its value, because userspace never asks for it.
+ */
+enum l7m_flight_state {
+	L7M_FLIGHT_NONE = 0, /* no payload yet, and no SYN that tells where it begins */
+	L7M_FLIGHT_EXPECTED, /* the SYN was seen: `begin` is known */
+	L7M_FLIGHT_OPEN,     /* a handshake: copied up to `length` */
+	L7M_FLIGHT_DONE,     /* TCP, and no TLS handshake */
+};
+
+struct l7m_flight {
+	__u32 begin;  /* TCP: sequence number of the first byte of payload, host order */
+	__u16 length; /* TCP, once open: bytes from `begin` that are wanted */
+	__u16 copied; /* bytes of payload copied so far, repeated ones too */
+	__u8 state;   /* enum l7m_flight_state */
+	__u8 reserved[3];
+};
+L7M_ASSERT_SIZE(struct l7m_flight, 12);
+
+/*
+ * An entry of map `candidates`, an array: a flow has its set by its key's hash (candidates.h), and
+ * takes any of the places there; if none is free, that of the flow which came first. No list is
+ * kept in order for that, as an LRU hash does: that was about half of what a new flow cost. The
+ * lock is for taking and giving back a place; what a packet counts in its own is written without.
+ */
+#define L7M_WAYS      8
+#define L7M_TAG_PLACE 0x07U /* number of the place */
+#define L7M_TAG_TAKEN 0x08U /* set in every taken place's tag */
+struct l7m_candidate_place {
+	/* One cache line that packets only read, so that both directions' CPUs have it... */
+	struct l7m_key key;
+	__u64 reserved;
+	/* ...and, from value.count on, one that they write. */
+	struct l7m_candidate value;
+	struct l7m_flight flight[2]; /* by endpoint */
+};
+L7M_ASSERT_SIZE(struct l7m_candidate_place, 128);
+
+struct l7m_candidate_set {
+	struct bpf_spin_lock lock;
+	__u32 next;	     /* place that makes way when none is free: they take turns */
+	__u32 tag[L7M_WAYS]; /* 0: free; else 28 bits of the hash, L7M_TAG_TAKEN, its number */
+	__u32 reserved[6];   /* all that a look-up reads is one cache line */
+	struct l7m_candidate_place place[L7M_WAYS];
+};
+L7M_ASSERT_SIZE(struct l7m_candidate_set, 1088);
+
+/* Bits of l7m_action.flags. */
+#define L7M_ACT_MARK	 0x01
+#define L7M_ACT_PRIORITY 0x02
+#define L7M_ACT_CLASSID	 0x04
+#define L7M_ACT_DSCP	 0x08
+#define L7M_ACT_DROP	 0x10
+
+/*
+ * Map `actions`: what a class does to a packet. Entries 0 to 3 are those of flows without a class,
+ * by enum l7m_state; a class has four entries likewise, so that one look-up gives class and state.
+ */
+struct l7m_action {
+	__u32 mark; /* skb->mark = (skb->mark & ~mask) | mark */
+	__u32 mark_mask;
+	__u32 priority; /* skb->priority */
+	__u32 classid;	/* tc class, major << 16 | minor */
+	__u8 dscp;	/* 0 to 63 */
+	__u8 flags;	/* L7M_ACT_* */
+	__u16 class_id; /* for people who read the map: number of the class, 0 for none */
+	__u32 reserved;
+};
+L7M_ASSERT_SIZE(struct l7m_action, 24);
+
+/*
+ * Map `services`: what earlier flows with the same (server, port, protocol, client) were, for the
+ * first packet of the next: the tuple of an ipset of type hash:ip,port,ip.
+ */
+struct l7m_service_key {
+	__be32 server[4];
+	__be32 client[4];
+	__be16 port; /* the server's */
+	__u8 protocol;
+	__u8 reserved;
+};
+L7M_ASSERT_SIZE(struct l7m_service_key, 36);
+
+/* Map `hints`: what a server's name, seen in a DNS answer, promises. */
+struct l7m_hint_key {
+	__be32 server[4];
+};
+L7M_ASSERT_SIZE(struct l7m_hint_key, 16);
+
+/* Value of `services` and `hints`. */
+struct l7m_promise {
+	__u64 expires; /* jiffies, 64 bits: from then on it says nothing */
+	__u32 action;  /* index into map `actions` */
+	__u16 application;
+	__u16 master;
+};
+L7M_ASSERT_SIZE(struct l7m_promise, 16);
+
+/* Map `fragments`: ports of a datagram whose first fragment has been seen. */
+struct l7m_fragment_key {
+	__be32 saddr[4];
+	__be32 daddr[4];
+	__be32 id; /* IPv4: the 16 bits of the header, in the upper half */
+	__u8 protocol;
+	__u8 reserved[3];
+};
+L7M_ASSERT_SIZE(struct l7m_fragment_key, 40);
+
+struct l7m_fragment {
+	__be16 sport;
+	__be16 dport;
+	__u32 last_seen; /* jiffies, low 32 bits */
+};
+L7M_ASSERT_SIZE(struct l7m_fragment, 8);
+
+/* Map `inside`: prefixes of the clients' side; chooses the ring so that a client's flows meet. */
+struct l7m_prefix_key {
+	__u32 length; /* bits of the 128 */
+	__be32 addr[4];
+};
+L7M_ASSERT_SIZE(struct l7m_prefix_key, 20);
+
+/* Bits of l7m_settings.flags. */
+#define L7M_SET_SERVICES 0x01 /* consult `services` on a flow's first packet */
+#define L7M_SET_HINTS	 0x02 /* consult `hints` likewise */
+#define L7M_SET_PAUSED	 0x04 /* sample nothing: no worker is there to read */
+
+/* Map `settings`, one entry: what may change while programs run. Read off the hot path only. */
+struct l7m_settings {
+	__u32 packets;	     /* payload packets copied of a new flow: N, 1 to 255 */
+	__u32 whole;	     /* the first so many of them up to whole_snaplen */
+	__u32 snaplen;	     /* the rest, bytes of frame */
+	__u32 whole_snaplen; /* bytes of frame, at most L7M_MAX_SNAPLEN */
+	__u32 rings;	     /* ring buffers in use, 1 to L7M_MAX_RINGS */
+	__u32 flags;	     /* L7M_SET_* */
+	__u32 mark_mask;     /* bits of skb->mark that any class sets: key of map `marks` */
+	__u32 whole_plain;   /* as `whole`, of flows that begin with no TLS or QUIC handshake */
+	__u32 seed;	     /* of l7m_candidate_hash(); userspace writes it once */
+	__u32 flight; /* bytes of a side's first flight, at most L7M_MAX_FLIGHT; 0: as other packets
+		       */
+	__u32 flight_budget; /* bytes a second of one source's flights beyond what `whole` copies */
+	__u32 reserved;
+};
+L7M_ASSERT_SIZE(struct l7m_settings, 48);
+
+/* Map `sources`: what one source's first flights have cost of late. */
+struct l7m_source_key {
+	__be32 addr[4]; /* IPv6: the upper 64 bits, because a host has a whole /64 to send from */
+};
+L7M_ASSERT_SIZE(struct l7m_source_key, 16);
+
+struct l7m_source {
+	__u32 second; /* CLOCK_MONOTONIC in units of 2^30 ns, 1.07 s */
+	__u32 bytes;  /* copied in it */
+};
+L7M_ASSERT_SIZE(struct l7m_source, 8);
+
+/* Bits of l7m_config.flags. */
+#define L7M_CFG_XDP_LOAD_BYTES 0x01 /* bpf_xdp_load_bytes() is there: 5.18 */
+#define L7M_CFG_XDP_FRAGS      0x02 /* loaded for multi-buffer XDP: 5.18 */
+#define L7M_CFG_REPLAY                                                                             \
+	0x04 /* a capture is replayed: skb->wire_len is the frame's length,                        \
+	      * a five-tuple is one flow whatever its flags, and later                             \
+	      * fragments are not counted, as ndpiReader does it */
+
+/* Read-only data of each object, set between open and load. */
+struct l7m_config {
+	__u32 parse; /* L7M_PARSE_* */
+	__u32 flags; /* L7M_CFG_* */
+	__u32 sets;  /* entries of map `candidates` */
+};
+
+/* Data in front of a packet by which XDP tells TC what it found. */
+#define L7M_META_MAGIC 0x4c374d31 /* "L7M1" */
+struct l7m_meta {
+	__u32 magic;
+	__u32 action;	 /* index into map `actions`, or ~0: leave the packet alone */
+	__u32 l3_offset; /* of the (inner) IP header */
+	__u32 reserved;
+};
+L7M_ASSERT_SIZE(struct l7m_meta, 16);
+
+/*
+ * Map `counters`, per CPU: every outcome off the hot path has a name. X(symbol, "name", "help").
+ * Established packets are counted in their flow only.
+ */
+#define L7M_COUNTERS(X)                                                                            \
+	X(NEW_FLOW, "new_flows", "flows that became candidates")                                   \
+	X(SAMPLED_PACKETS, "sampled_packets", "packets copied to a ring buffer")                   \
+	X(SAMPLED_BYTES, "sampled_bytes", "bytes of them copied")                                  \
+	X(NOTICES, "notices", "closed flows without a verdict that a worker was told of")          \
+	X(RING_FULL, "ring_full", "samples not taken: ring buffer full")                           \
+	X(RING_MISSING, "ring_missing", "samples not taken: no such ring buffer")                  \
+	X(PAUSED, "paused", "samples not taken: no worker attached")                               \
+	X(COPY_FAILED, "copy_failed", "samples not taken: the packet's bytes could not be read")   \
+	X(FLIGHT_REFUSED, "flights_refused",                                                       \
+	  "handshake packets copied in part: the source's budget was used up")                     \
+	X(CANDIDATE_EVICTED, "candidates_evicted", "candidates that made way for newer flows")     \
+	X(BY_SERVICE, "provisional_by_service", "flows marked at once by service memory")          \
+	X(BY_HINT, "provisional_by_hint", "flows marked at once by a DNS hint")                    \
+	X(REOPENED, "reopened", "closed flows begun anew by a SYN")                                \
+	X(NOT_IP, "not_ip", "frames passed: neither IPv4 nor IPv6")                                \
+	X(MALFORMED, "malformed", "packets passed: header cut short or wrong")                     \
+	X(FRAGMENT_FOLLOWED, "fragments_followed", "later fragments given their flow's class")     \
+	X(FRAGMENT_UNKNOWN, "fragments_unknown", "later fragments passed: first one not seen")     \
+	X(UNTRACKED, "untracked", "packets passed: no flow key could be made")                     \
+	X(DROPPED, "dropped", "packets dropped by a class")                                        \
+	X(META_FAILED, "meta_failed", "XDP could not hand its result to TC: looked up again")      \
+	X(DSCP_FAILED, "dscp_failed", "DSCP not written: header not writable")
+
+enum l7m_counter {
+#define L7M_COUNTER_ENUM(symbol, name, help) L7M_COUNT_##symbol,
+	L7M_COUNTERS(L7M_COUNTER_ENUM)
+#undef L7M_COUNTER_ENUM
+		L7M_COUNTER_COUNT,
+};
+
+#endif /* L7MARK_MAPS_H */
