@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* From the start of a frame to its IP header. */
+#ifndef L7MARK_PARSE_LINK_H
+#define L7MARK_PARSE_LINK_H
+
+#include <l7mark/parse_cursor.h>
+
+/*
+ * Link layer: Ethernet (also with RFC 1042 SNAP), up to three VLAN tags, MPLS labels, a PPPoE
+ * session. Leaves the cursor on the IP header and returns its version, or a negative
+ * l7m_parse_result.
+ */
+static __always_inline int l7m_parse_ethernet(struct l7m_cursor *c, struct l7m_packet *p)
+{
+	const __u8 *h = l7m_header(c, 14);
+	__u16 type;
+	int i;
+
+	if (!h)
+		return -L7M_PARSE_SHORT;
+	type = l7m_load16(h + 12);
+	c->offset += 14;
+	if (type == 0x0800)
+		return 4;
+	if (type == 0x86dd)
+		return 6;
+	if (type <= 1500) {
+		h = l7m_header(c, 8);
+		if (!h || h[0] != 0xaa || h[1] != 0xaa)
+			return -L7M_PARSE_NOT_IP;
+		type = l7m_load16(h + 6);
+		c->offset += 8;
+	}
+	for (i = 0; i < 3; i++) {
+		if (type != 0x8100 && type != 0x88a8 && type != 0x9100)
+			break;
+		h = l7m_header(c, 4);
+		if (!h)
+			return -L7M_PARSE_SHORT;
+		if (i == 0)
+			p->vlan = l7m_load16(h) & 0x0fff;
+		type = l7m_load16(h + 2);
+		c->offset += 4;
+	}
+	if (type == 0x0800)
+		return 4;
+	if (type == 0x86dd)
+		return 6;
+	if (type == 0x8864) { /* RFC 2516: 6 bytes of PPPoE, then the PPP protocol */
+		h = l7m_header(c, 8);
+		if (!h)
+			return -L7M_PARSE_SHORT;
+		type = l7m_load16(h + 6);
+		c->offset += 8;
+		if (type == 0x0021)
+			return 4;
+		if (type == 0x0057)
+			return 6;
+		return -L7M_PARSE_NOT_IP;
+	}
+	if (type == 0x8847 || type == 0x8848) { /* RFC 3032: the label with the S bit is the last */
+		for (i = 0; i < 6; i++) {
+			l7m_settle(c);
+			h = l7m_header(c, 4);
+			if (!h)
+				return -L7M_PARSE_SHORT;
+			c->offset += 4;
+			if (h[2] & 1)
+				break;
+		}
+		l7m_settle(c);
+		h = l7m_header(c, 1);
+		if (!h)
+			return -L7M_PARSE_SHORT;
+		if ((h[0] >> 4) == 4)
+			return 4;
+		if ((h[0] >> 4) == 6)
+			return 6;
+	}
+	return -L7M_PARSE_NOT_IP;
+}
+
+/* Link layer as one number, as a global BPF function gives it: result, version, offset and VLAN. */
+#define L7M_LINK_OFFSET(l)  ((__u32)((l)&0xffff))
+#define L7M_LINK_VLAN(l)    ((__u16)((l) >> 16))
+#define L7M_LINK_VERSION(l) ((int)((l) >> 32 & 0xff))
+#define L7M_LINK_RESULT(l)  ((int)((l) >> 40 & 0xff))
+
+static __always_inline __u64 l7m_link(struct l7m_cursor *c)
+{
+	struct l7m_packet p;
+	int version;
+
+	p.vlan = 0; /* nothing else of it is touched */
+	version = l7m_parse_ethernet(c, &p);
+
+	if (version < 0)
+		return (__u64)-version << 40;
+	return (__u64)version << 32 | (__u64)p.vlan << 16 | c->offset;
+}
+
+#ifndef L7M_LINK
+#define L7M_LINK(c) l7m_link(c)
+#endif
+
+#endif /* L7MARK_PARSE_LINK_H */
