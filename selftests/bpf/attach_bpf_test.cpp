@@ -11,6 +11,7 @@
 #include <linux/if_link.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
+#include <linux/pkt_cls.h>
 #include <net/ethernet.h>
 #include <net/if.h>
 #include <sched.h>
@@ -43,6 +44,7 @@ using testing::IsEmpty;
 
 constexpr int kTcxIngress = 46;  // include/uapi/linux/bpf.h of Linux 6.6
 constexpr int kTcxEgress = 47;
+constexpr std::uint32_t kBefore = 1U << 3;               // BPF_F_BEFORE of the same
 constexpr const char* kDispatchers = "/sys/fs/bpf/xdp";  // libxdp's pins
 
 // With its path, for shells that have an `ip` of their own.
@@ -92,6 +94,29 @@ std::vector<std::string> tcx(const std::string& device, int hook) {
   std::vector<std::string> names;
   for (const auto id : tcx_ids(device, hook)) names.push_back(name_of(id));
   return names;
+}
+
+// A link at the end of the chain; with kBefore at its head. Empty on failure.
+Fd attach_tcx(const std::string& device, int hook, const Fd& program, std::uint32_t flags) {
+  bpf_link_create_opts options{};
+  options.sz = sizeof(options);
+  options.flags = flags;
+  return Fd(bpf_link_create(program.get(), static_cast<int>(if_nametoindex(device.c_str())),
+                            static_cast<bpf_attach_type>(hook), &options));
+}
+
+void attach_filter(const std::string& device, bpf_tc_attach_point point, const Fd& program,
+                   std::uint32_t preference, std::uint32_t handle) {
+  bpf_tc_hook hook{};
+  hook.sz = sizeof(hook);
+  hook.ifindex = static_cast<int>(if_nametoindex(device.c_str()));
+  hook.attach_point = point;
+  bpf_tc_opts filter{};
+  filter.sz = sizeof(filter);
+  filter.handle = handle;
+  filter.priority = preference;
+  filter.prog_fd = program.get();
+  ASSERT_EQ(bpf_tc_attach(&hook, &filter), 0);
 }
 
 std::string filters(const std::string& device, const std::string& direction) {
@@ -428,16 +453,7 @@ TEST_F(Attach, FiltersOfOthersStay) {
   const Fd foreign = load_foreign(BPF_PROG_TYPE_SCHED_CLS, -1, "foreign");
   ASSERT_TRUE(foreign);
   run("tc qdisc add dev l7a-v0 clsact");
-  bpf_tc_hook hook{};
-  hook.sz = sizeof(hook);
-  hook.ifindex = static_cast<int>(if_nametoindex("l7a-v0"));
-  hook.attach_point = BPF_TC_INGRESS;
-  bpf_tc_opts filter{};
-  filter.sz = sizeof(filter);
-  filter.handle = 0x4c37;  // the very place that we would take
-  filter.priority = 7;
-  filter.prog_fd = foreign.get();
-  ASSERT_EQ(bpf_tc_attach(&hook, &filter), 0);
+  attach_filter("l7a-v0", BPF_TC_INGRESS, foreign, 1, 0x4c37);  // the very place that we would take
   const std::string before = filters("l7a-v0", "ingress");
   ASSERT_THAT(before, HasSubstr("foreign"));
 
@@ -452,6 +468,140 @@ TEST_F(Attach, FiltersOfOthersStay) {
   EXPECT_EQ(filters("l7a-v0", "egress"), "");
   EXPECT_TRUE(has_clsact("l7a-v0"));
   expect_forgotten();
+}
+
+// A program that ends the chain with TC_ACT_OK, as most do, hides packets from those behind it.
+TEST_F(Attach, ComesBeforeProgramsThatAreThere) {
+  if (!features_->has(FeatureId::tcx)) GTEST_SKIP() << "no TCX here";
+  const Fd foreign = load_foreign(BPF_PROG_TYPE_SCHED_CLS, TC_ACT_OK, "foreign");
+  const Fd ingress = attach_tcx("l7a-v0", kTcxIngress, foreign, 0);
+  const Fd egress = attach_tcx("l7a-v0", kTcxEgress, foreign, 0);
+  ASSERT_TRUE(ingress && egress);
+  const auto done = put("l7a-v0", AttachMode::tc);
+  ASSERT_TRUE(done.ok()) << done.error().message();
+  EXPECT_THAT(done->ahead, IsEmpty());
+  EXPECT_THAT(tcx("l7a-v0", kTcxIngress), ElementsAre("l7mark_ingress", "foreign"));
+  EXPECT_THAT(tcx("l7a-v0", kTcxEgress), ElementsAre("l7mark_egress", "foreign"));
+  EXPECT_THAT(list_attachments(paths_).at(0).ahead, IsEmpty());
+  EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+  EXPECT_EQ(flows_seen_of("l7a-v0"), 1U);
+}
+
+TEST_F(Attach, NamesWhoCameBeforeItAndComesFirstAgain) {
+  if (!features_->has(FeatureId::tcx)) GTEST_SKIP() << "no TCX here";
+  const Fd foreign = load_foreign(BPF_PROG_TYPE_SCHED_CLS, TC_ACT_OK, "foreign");
+  ASSERT_TRUE(put("l7a-v0", AttachMode::tc).ok());
+  {
+    const Fd link = attach_tcx("l7a-v0", kTcxIngress, foreign, kBefore);
+    ASSERT_TRUE(link);
+    EXPECT_EQ(flows_seen_of("l7a-v1"), 0U);
+    const auto id = tcx_ids("l7a-v0", kTcxIngress).at(0);
+    const std::vector<ProgramAhead> expected = {{TcDirection::ingress, "foreign", id, 0}};
+    EXPECT_EQ(list_attachments(paths_).at(0).ahead, expected);
+    EXPECT_EQ(programs_ahead("l7a-v0", if_nametoindex("l7a-v0"), paths_), expected);
+    EXPECT_EQ(describe(expected[0]), "program foreign (id " + std::to_string(id) + ")");
+
+    // The same program has no second place; it is told of.
+    testing::internal::CaptureStderr();
+    const auto same = put("l7a-v0", AttachMode::tc);
+    const std::string log = testing::internal::GetCapturedStderr();
+    ASSERT_TRUE(same.ok()) << same.error().message();
+    EXPECT_EQ(same->ahead, expected);
+    EXPECT_THAT(log, HasSubstr("warning: l7a-v0: " + describe(expected[0]) +
+                               " is before l7mark at TC ingress"));
+
+    auto plane = open_plane();
+    ASSERT_TRUE(plane);
+    std::swap(plane, plane_);
+    const auto again = put("l7a-v0", AttachMode::tc);
+    ASSERT_TRUE(again.ok()) << again.error().message();
+    EXPECT_THAT(again->ahead, IsEmpty());
+    EXPECT_THAT(tcx("l7a-v0", kTcxIngress), ElementsAre("l7mark_ingress", "foreign"));
+    EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+
+    // A failure leaves what was there, where it was.
+    const auto before = tcx_ids("l7a-v0", kTcxIngress);
+    const Fd other = attach_tcx("l7a-v0", kTcxIngress,
+                                load_foreign(BPF_PROG_TYPE_SCHED_CLS, -1, "other"), kBefore);
+    ASSERT_TRUE(other);
+    std::swap(plane, plane_);
+    ProgramSet broken = programs();
+    broken.egress = plane_->map_fd("settings");
+    EXPECT_FALSE(put("l7a-v0", AttachMode::tc, *features_, broken).ok());
+    std::swap(plane, plane_);
+    EXPECT_EQ(tcx("l7a-v0", kTcxIngress).at(0), "other");
+    auto left = tcx_ids("l7a-v0", kTcxIngress);
+    left.erase(left.begin());
+    EXPECT_EQ(left, before);
+    EXPECT_TRUE(list_attachments(paths_).at(0).present);
+    std::swap(plane, plane_);
+  }
+  ASSERT_TRUE(detach("l7a-v0", paths_).ok());
+  for (int i = 0; i < 200 && !tcx("l7a-v0", kTcxIngress).empty(); ++i) usleep(10000);
+  expect_nothing_left("l7a-v0");
+}
+
+TEST_F(Attach, FiltersComeFirstOrNameWhoIsBeforeThem) {
+  const Fd foreign = load_foreign(BPF_PROG_TYPE_SCHED_CLS, TC_ACT_OK, "foreign");
+  ASSERT_TRUE(foreign);
+  run("tc qdisc add dev l7a-v0 clsact");
+  attach_filter("l7a-v0", BPF_TC_INGRESS, foreign, 1, 5);
+  const auto first = put("l7a-v0", AttachMode::tc, "tcx");
+  ASSERT_TRUE(first.ok()) << first.error().message();
+  EXPECT_THAT(first->ahead, IsEmpty());
+  EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+  ASSERT_TRUE(detach("l7a-v0", paths_).ok());
+  run("tc filter del dev l7a-v0 ingress");
+
+  // A preference has filters of one kind and protocol only.
+  const std::string classic = " bpf bytecode '1,6 0 0 0' classid 1:1";
+  run("tc filter add dev l7a-v0 ingress protocol ip pref 1 handle 1" + classic);
+  run("tc filter add dev l7a-v0 ingress protocol ip pref 1 handle 2" + classic);
+  run("tc filter add dev l7a-v0 egress protocol ip pref 2" + classic);
+  const auto second = put("l7a-v0", AttachMode::tc, "tcx");
+  ASSERT_TRUE(second.ok()) << second.error().message();
+  const ProgramAhead pair{TcDirection::ingress, "bpf", 0, 1};
+  EXPECT_EQ(second->ahead, std::vector{pair});
+  EXPECT_EQ(describe(pair), "filter bpf (preference 1)");
+  EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+  EXPECT_EQ(flows_seen_of("l7a-v0"), 1U);
+
+  // Filters of one preference: the last one comes first.
+  attach_filter("l7a-v0", BPF_TC_EGRESS, foreign, 1, 6);
+  EXPECT_EQ(flows_seen_of("l7a-v0"), 0U);
+  const auto ahead = list_attachments(paths_).at(0).ahead;
+  ASSERT_EQ(ahead.size(), 2U);
+  EXPECT_EQ(ahead[0], pair);
+  EXPECT_EQ(ahead[1].direction, TcDirection::egress);
+  EXPECT_EQ(describe(ahead[1]),
+            "filter foreign (id " + std::to_string(ahead[1].id) + ", preference 1)");
+  EXPECT_EQ(name_of(ahead[1].id), "foreign");
+  ASSERT_TRUE(detach("l7a-v0", paths_).ok());
+  EXPECT_EQ(filters("l7a-v0", "egress").find("l7mark"), std::string::npos);
+}
+
+// Two instances hand on to each other, so that neither is told of.
+TEST_F(Attach, OtherInstancesAreNotTheOnesBefore) {
+  auto plane = open_plane();  // TCX takes a program only once
+  ASSERT_TRUE(plane);
+  for (const char* without : {static_cast<const char*>(nullptr), "tcx"}) {
+    ASSERT_TRUE(put("l7a-v0", AttachMode::tc, without).ok());
+    const AttachPaths own = paths_;
+    paths_.links += "-2";
+    paths_.state += "-2";
+    const AttachPaths other = paths_;
+    std::swap(plane, plane_);
+    const auto second = put("l7a-v0", AttachMode::tc, without);
+    std::swap(plane, plane_);
+    paths_ = own;
+    ASSERT_TRUE(second.ok()) << second.error().message();
+    EXPECT_THAT(list_attachments(own).at(0).ahead, IsEmpty());
+    EXPECT_THAT(list_attachments(other).at(0).ahead, IsEmpty());
+    EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+    ASSERT_TRUE(detach("l7a-v0", other).ok());
+    ASSERT_TRUE(detach("l7a-v0", own).ok());
+    expect_nothing_left("l7a-v0");
+  }
 }
 
 TEST_F(Attach, ClsactOfOursStaysWhileOthersUseIt) {

@@ -13,6 +13,7 @@
 
 #include "commands.hpp"
 #include "daemon/client.hpp"
+#include "dataplane/attach.hpp"
 #include "util/log.hpp"
 
 namespace l7mark {
@@ -99,6 +100,20 @@ void print_figures(const char* title, const Json& figures) {
   }
 }
 
+void print_interface(const Json& there) {
+  fmt::print("interface  {}: {}{}{}, {}{}\n", text(there, "name"), text(there, "mode"),
+             there.contains("xdp") ? ", " + text(there, "xdp") + " XDP" : "",
+             is_set(there, "multi_buffer") ? " (multi-buffer)" : "", text(there, "tc"),
+             is_set(there, "attached") ? "" : "; not attached");
+  for (const Json& one : child(there, "ahead")) {
+    ProgramAhead ahead;
+    ahead.name = text(one, "name");
+    ahead.id = static_cast<std::uint32_t>(number(one, "program"));
+    ahead.preference = static_cast<std::uint32_t>(number(one, "preference"));
+    fmt::print("           before l7mark at {}: {}\n", text(one, "hook"), describe(ahead));
+  }
+}
+
 void print(const Json& status) {
   const Json& policy = child(status, "policy");
   fmt::print("l7markd {}, nDPI {}, instance {}, pid {}, up {}: {}\n", text(status, "version"),
@@ -107,11 +122,7 @@ void print(const Json& status) {
              is_set(status, "ready") ? "ready" : "workers not ready");
   fmt::print("policy     {}; touches mark bits {}, conntrack mark bits {}\n", text(policy, "file"),
              text(policy, "mark_bits"), text(policy, "conntrack_bits"));
-  for (const Json& there : child(status, "interfaces"))
-    fmt::print("interface  {}: {}{}{}, {}{}\n", text(there, "name"), text(there, "mode"),
-               there.contains("xdp") ? ", " + text(there, "xdp") + " XDP" : "",
-               is_set(there, "multi_buffer") ? " (multi-buffer)" : "", text(there, "tc"),
-               is_set(there, "attached") ? "" : "; not attached");
+  for (const Json& there : child(status, "interfaces")) print_interface(there);
   for (const Json& worker : child(status, "workers"))
     fmt::print("worker     pid {}: {} flows held, {} samples, {} answers, {} restarts\n",
                text(worker, "pid"), number(worker, "flows"), number(worker, "samples"),

@@ -89,6 +89,7 @@ class Daemon {
   void take_out();
   void remember();
   void check_interfaces();
+  void check_order();
   void tell_interfaces();
   Result<std::string> reload();
   ControlServer::Reply handle(const std::string& command);
@@ -109,6 +110,7 @@ class Daemon {
   EngineOptions engine_;
   std::map<std::string, unsigned> attached_;  // by us: name and index
   std::set<std::string> users_;               // attached by the user with `l7mark load`
+  std::map<std::string, std::vector<ProgramAhead>> ahead_;  // that was warned of, by interface
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
 };
 
@@ -220,6 +222,7 @@ Status Daemon::attach_one(const InterfaceConfig& config) {
       *features_, paths_);
   if (!done) return done.error();
   attached_[config.name] = facts->ifindex;
+  ahead_[config.name] = std::move(done->ahead);
   return success();
 }
 
@@ -267,6 +270,18 @@ void Daemon::check_interfaces() {
   if (!changed) return;
   tell_interfaces();
   remember();
+}
+
+// Others may come before us at any time: they are told of once, and again when they come back.
+void Daemon::check_order() {
+  for (const auto& [name, index] : attached_) {
+    std::vector<ProgramAhead>& known = ahead_[name];
+    std::vector<ProgramAhead> now = programs_ahead(name, index, paths_);
+    if (now == known) continue;
+    warn_of_ahead(name, now, known);
+    if (now.empty()) log_info("{}: l7mark is first at TC again", name);
+    known = std::move(now);
+  }
 }
 
 Result<std::string> Daemon::reload() {
@@ -340,6 +355,13 @@ Json Daemon::status() {
     }
     entry["link_layer"] = there.link_layer;
     entry["attached"] = there.present;
+    entry["ahead"] = Json::array();
+    for (const ProgramAhead& one : there.ahead) {
+      Json ahead = {{"hook", tc_direction_name(one.direction)}, {"name", one.name}};
+      if (one.id != 0) ahead["program"] = one.id;
+      if (one.preference != 0) ahead["preference"] = one.preference;
+      entry["ahead"].push_back(std::move(ahead));
+    }
     entry["by"] = users_.contains(there.name) ? "load" : "daemon";
     out["interfaces"].push_back(std::move(entry));
   }
@@ -403,6 +425,7 @@ void Daemon::loop() {
             workers_->tick();
             core_->tick();
             check_interfaces();
+            check_order();
           }
           break;
         }

@@ -4,6 +4,7 @@
 #include <net/if.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <set>
@@ -116,7 +117,7 @@ Status put_at_tc(const Job& job, bool made_clsact, Transaction& transaction, Att
   return put(TcDirection::egress, egress);
 }
 
-std::string describe(const Attachment& attachment) {
+std::string ways_of(const Attachment& attachment) {
   std::string text;
   if (attachment.mode != AttachMode::tc)
     text = fmt::format("{} XDP ({}{}) and ", attach_mode_name(attachment.mode), attachment.xdp,
@@ -186,8 +187,10 @@ Result<Attachment> attach(const InterfaceConfig& config, const InterfaceFacts& f
   }
   if (drop_clsact) remove_empty_clsact(facts.ifindex);
   if (!same_interface && before.made_clsact) remove_empty_clsact(before.ifindex);
-  log_info("{}: attached by {}", facts.name, describe(out));
+  log_info("{}: attached by {}", facts.name, ways_of(out));
   out.present = true;
+  out.ahead = programs_ahead(facts.name, facts.ifindex, paths);
+  warn_of_ahead(facts.name, out.ahead);
   return out;
 }
 
@@ -228,6 +231,8 @@ std::vector<Attachment> list_attachments(const AttachPaths& paths) {
     const TcFound ingress = find_tc(pins, TcDirection::ingress, indexes);
     const TcFound egress = find_tc(pins, TcDirection::egress, indexes);
     const XdpFound xdp = find_xdp(pins, indexes);
+    attachment.ahead = ingress.ahead;
+    attachment.ahead.insert(attachment.ahead.end(), egress.ahead.begin(), egress.ahead.end());
     attachment.tc = ingress.way;
     attachment.xdp = xdp.way;
     if (xdp.way != "single") attachment.frags = xdp.frags;
@@ -241,6 +246,37 @@ std::vector<Attachment> list_attachments(const AttachPaths& paths) {
     out.push_back(std::move(attachment));
   }
   return out;
+}
+
+std::string_view tc_direction_name(TcDirection direction) {
+  return direction == TcDirection::ingress ? "ingress" : "egress";
+}
+
+std::string describe(const ProgramAhead& ahead) {
+  if (ahead.preference == 0) return fmt::format("program {} (id {})", ahead.name, ahead.id);
+  if (ahead.id == 0) return fmt::format("filter {} (preference {})", ahead.name, ahead.preference);
+  return fmt::format("filter {} (id {}, preference {})", ahead.name, ahead.id, ahead.preference);
+}
+
+std::vector<ProgramAhead> programs_ahead(const std::string& name, unsigned ifindex,
+                                         const AttachPaths& paths) {
+  std::vector<ProgramAhead> ahead;
+  for (const auto direction : {TcDirection::ingress, TcDirection::egress}) {
+    TcFound found = find_tc(interface_pins(paths.links, name), direction, {ifindex});
+    std::move(found.ahead.begin(), found.ahead.end(), std::back_inserter(ahead));
+  }
+  return ahead;
+}
+
+void warn_of_ahead(const std::string& name, const std::vector<ProgramAhead>& ahead,
+                   const std::vector<ProgramAhead>& known) {
+  for (const ProgramAhead& one : ahead) {
+    if (std::find(known.begin(), known.end(), one) != known.end()) continue;
+    log_warning(
+        "{}: {} is before l7mark at TC {}: packets that it does not hand on (by TC_ACT_UNSPEC) are "
+        "not seen",
+        name, describe(one), tc_direction_name(one.direction));
+  }
 }
 
 }  // namespace l7mark

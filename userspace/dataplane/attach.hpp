@@ -3,6 +3,7 @@
 // Only programs of the same instance are ever replaced or taken off; those of others stay.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -44,6 +45,22 @@ struct AttachPaths {
 // links(), and /run/l7mark/INSTANCE.attach.json.
 [[nodiscard]] AttachPaths attach_paths(const PinPaths& pins);
 
+enum class TcDirection { ingress, egress };
+[[nodiscard]] std::string_view tc_direction_name(TcDirection direction);
+
+// Of others, where packets meet it before our program: one that does not hand a packet on, and be
+// it by TC_ACT_OK, hides it from us. Programs of other instances always hand on, and don't count.
+struct ProgramAhead {
+  TcDirection direction = TcDirection::ingress;
+  std::string name;              // of the program; of a filter without one its kind: "u32"
+  std::uint32_t id = 0;          // of the program; 0: none
+  std::uint32_t preference = 0;  // of a filter; 0: at TCX
+
+  bool operator==(const ProgramAhead&) const = default;
+};
+// "program NAME (id 12)", "filter NAME (id 12, preference 1)", "filter u32 (preference 1)".
+[[nodiscard]] std::string describe(const ProgramAhead& ahead);
+
 struct Attachment {
   std::string name;
   unsigned ifindex = 0;  // when it was attached
@@ -55,6 +72,7 @@ struct Attachment {
   bool link_layer = true;            // false: the programs are those for plain IP
   bool made_clsact = false;          // the clsact was made by us and may go with us
   bool present = false;              // the interface is there and our programs are on it
+  std::vector<ProgramAhead> ahead;   // in their order, those at ingress first
 };
 
 // "auto", "native", "generic", "tc", as in policies.
@@ -64,6 +82,7 @@ struct Attachment {
 // replaced in place, whatever their mode was: no packet passes by in between. A failure leaves the
 // interface as it was. The attachment outlives this process; see detach().
 //
+// At TC the programs come before those of others; a warning names who is before them nevertheless.
 // Mode auto takes native XDP on hardware whose driver accepts it, else TC. Fails where the mode
 // asked for is not possible, where another XDP program is in the way, and without CAP_BPF and
 // CAP_NET_ADMIN.
@@ -77,5 +96,12 @@ Status detach(const std::string& name, const AttachPaths& paths);
 
 // Every interface with something of ours pinned or remembered, by name.
 [[nodiscard]] std::vector<Attachment> list_attachments(const AttachPaths& paths);
+
+// Attachment::ahead of one interface, at the price of a few calls.
+[[nodiscard]] std::vector<ProgramAhead> programs_ahead(const std::string& name, unsigned ifindex,
+                                                       const AttachPaths& paths);
+// Warns of each; `known` has been warned of before.
+void warn_of_ahead(const std::string& name, const std::vector<ProgramAhead>& ahead,
+                   const std::vector<ProgramAhead>& known = {});
 
 }  // namespace l7mark

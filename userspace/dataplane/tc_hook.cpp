@@ -3,10 +3,13 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <linux/if_ether.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdint>
+#include <optional>
 
 #include "dataplane/hook_pins.hpp"
 #include "dataplane/rtnetlink.hpp"
@@ -21,24 +24,30 @@ namespace {
 constexpr int kAttachTcxIngress = 46;
 constexpr int kAttachTcxEgress = 47;
 constexpr std::uint32_t kLinkTypeTcx = 11;
+constexpr std::uint32_t kBefore = 1U << 3;  // BPF_F_BEFORE; with no other named, before all
+constexpr std::size_t kMostAtTcx = 64;      // BPF_MPROG_MAX of include/linux/bpf_mprog.h
 
-// Ours among the filters: early, because others may match on the mark. Instances and foreign
-// filters that hold the first handle are stepped over.
-constexpr std::uint32_t kFilterPriority = 7;
+// Ours among the filters: first, because others may match on the mark, and end the chain. Instances
+// and foreign filters that hold the first handle are stepped over.
+constexpr std::uint32_t kFirstPreference = 1;
+constexpr std::uint32_t kLastPreference = 0x7fff;  // tc(8) makes up those above for itself
 constexpr std::uint32_t kFirstHandle = 0x4c37;
 constexpr std::uint32_t kHandles = 16;
 
-const char* direction_name(TcDirection direction) {
-  return direction == TcDirection::ingress ? "ingress" : "egress";
+using Ids = std::vector<std::uint32_t>;
+
+bool holds(const Ids& ids, std::uint32_t id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
+
 std::string link_pin(const std::string& pins, TcDirection direction) {
-  return pins + "/" + direction_name(direction) + "-link";
+  return fmt::format("{}/{}-link", pins, tc_direction_name(direction));
 }
 std::string program_pin(const std::string& pins, TcDirection direction) {
-  return pins + "/" + direction_name(direction) + "-program";
+  return fmt::format("{}/{}-program", pins, tc_direction_name(direction));
 }
 std::string hook_name(const TcPlace& place) {
-  return place.name + " (TC " + direction_name(place.direction) + ")";
+  return fmt::format("{} (TC {})", place.name, tc_direction_name(place.direction));
 }
 
 bpf_tc_hook make_hook(unsigned ifindex, TcDirection direction) {
@@ -49,12 +58,70 @@ bpf_tc_hook make_hook(unsigned ifindex, TcDirection direction) {
   return hook;
 }
 
-bpf_tc_opts make_filter(std::uint32_t handle) {
+struct Slot {
+  std::uint32_t preference = 0;
+  std::uint32_t handle = 0;   // 0: none free
+  std::uint32_t program = 0;  // ours that is there; 0: none
+};
+
+bpf_tc_opts make_filter(const Slot& slot) {
   bpf_tc_opts filter{};
   filter.sz = sizeof(filter);
-  filter.handle = handle;
-  filter.priority = kFilterPriority;
+  filter.handle = slot.handle;
+  filter.priority = slot.preference;
   return filter;
+}
+
+bpf_attach_type tcx_type(TcDirection direction) {
+  return static_cast<bpf_attach_type>(direction == TcDirection::ingress ? kAttachTcxIngress
+                                                                        : kAttachTcxEgress);
+}
+
+// In their order; empty where the kernel has no TCX.
+Ids tcx_programs(unsigned ifindex, TcDirection direction) {
+  std::array<__u32, kMostAtTcx> ids{};
+  __u32 count = ids.size();
+  if (bpf_prog_query(static_cast<int>(ifindex), tcx_type(direction), 0, nullptr, ids.data(),
+                     &count) != 0)
+    return {};
+  return {ids.begin(), ids.begin() + count};
+}
+
+std::string program_name(std::uint32_t id) {
+  const Fd program(bpf_prog_get_fd_by_id(id));
+  return program_facts(program.get()).name;
+}
+
+bool is_l7mark(const std::string& program) {
+  return program.starts_with("l7mark_");
+}
+
+// Of others, before the program `ours` at TCX; all of them if it is not there.
+std::vector<ProgramAhead> ahead_at_tcx(const Ids& chain, TcDirection direction,
+                                       std::uint32_t ours) {
+  std::vector<ProgramAhead> ahead;
+  for (const auto id : chain) {
+    if (id == ours) break;
+    if (std::string name = program_name(id); !is_l7mark(name))
+      ahead.push_back({direction, std::move(name), id, 0});
+  }
+  return ahead;
+}
+
+// Of others, before the filter in `ours`. The kernel tells of every preference once with handle 0.
+std::vector<ProgramAhead> ahead_at_clsact(const std::vector<TcFilter>& filters,
+                                          TcDirection direction, const Slot& ours) {
+  std::vector<ProgramAhead> ahead;
+  for (const TcFilter& filter : filters) {
+    if (filter.preference == ours.preference && filter.handle == ours.handle) break;
+    if (filter.handle == 0) continue;
+    std::string name = filter.program != 0 ? program_name(filter.program) : filter.kind;
+    if (is_l7mark(name)) continue;
+    ProgramAhead one{direction, std::move(name), filter.program, filter.preference};
+    // Filters of a kind share a preference by the hundred.
+    if (ahead.empty() || ahead.back() != one) ahead.push_back(std::move(one));
+  }
+  return ahead;
 }
 
 struct TcxLink {
@@ -87,27 +154,37 @@ Status take_off_link(const std::string& pin) {
   return success();
 }
 
-struct Slot {
-  std::uint32_t handle = 0;  // 0: none free
-  bool ours = false;
-};
-
-Slot find_slot(const bpf_tc_hook& hook, const std::vector<std::uint32_t>& ours) {
-  Slot free;
-  for (std::uint32_t handle = kFirstHandle; handle < kFirstHandle + kHandles; ++handle) {
-    bpf_tc_opts filter = make_filter(handle);
-    if (bpf_tc_query(&hook, &filter) != 0) {
-      if (free.handle == 0) free.handle = handle;
-    } else if (std::find(ours.begin(), ours.end(), filter.prog_id) != ours.end()) {
-      return {handle, true};
-    }
-  }
-  return free;
+std::optional<Slot> find_ours(const std::vector<TcFilter>& filters, const Ids& ours) {
+  for (const TcFilter& filter : filters)
+    if (filter.program != 0 && holds(ours, filter.program))
+      return Slot{filter.preference, filter.handle, filter.program};
+  return std::nullopt;
 }
 
-int remove_filter(unsigned ifindex, TcDirection direction, std::uint32_t handle) {
+// The kernel keeps one kind and one protocol for a preference. Of its bpf filters the last one that
+// was added comes first.
+Slot find_free(const std::vector<TcFilter>& filters) {
+  for (auto preference = kFirstPreference; preference <= kLastPreference; ++preference) {
+    bool ours_fits = true;
+    Ids taken;
+    for (const TcFilter& filter : filters) {
+      if (filter.preference != preference) continue;
+      ours_fits = ours_fits && filter.kind == "bpf" && filter.protocol == ETH_P_ALL;
+      taken.push_back(filter.handle);
+    }
+    for (auto handle = kFirstHandle; ours_fits && handle < kFirstHandle + kHandles; ++handle)
+      if (!holds(taken, handle)) return {preference, handle, 0};
+  }
+  return {};
+}
+
+std::optional<std::vector<TcFilter>> filters_of(unsigned ifindex, TcDirection direction) {
+  return tc_filters(ifindex, direction == TcDirection::egress);
+}
+
+int remove_filter(unsigned ifindex, TcDirection direction, const Slot& slot) {
   const bpf_tc_hook hook = make_hook(ifindex, direction);
-  const bpf_tc_opts filter = make_filter(handle);
+  const bpf_tc_opts filter = make_filter(slot);
   return -bpf_tc_detach(&hook, &filter);
 }
 
@@ -116,11 +193,13 @@ Status take_off_filter(const std::string& pin, TcDirection direction,
   if (!exists(pin)) return success();
   const Fd program(bpf_obj_get(pin.c_str()));
   if (!program) return attach_error("open", pin, errno);
-  const std::vector<std::uint32_t> ids = {program_facts(program.get()).id};
+  const Ids ids = {program_facts(program.get()).id};
   for (const unsigned ifindex : ifindexes) {
-    const Slot slot = find_slot(make_hook(ifindex, direction), ids);
-    if (!slot.ours) continue;
-    if (const int code = remove_filter(ifindex, direction, slot.handle); code != 0)
+    const auto filters = filters_of(ifindex, direction);
+    if (!filters) return attach_error("look for the filter of", pin, errno);
+    const auto slot = find_ours(*filters, ids);
+    if (!slot) continue;
+    if (const int code = remove_filter(ifindex, direction, *slot); code != 0)
       return attach_error("remove the filter of", pin, code);
   }
   unpin(pin);
@@ -138,7 +217,12 @@ Status put_tcx(const TcPlace& place, int program_fd, Transaction& transaction) {
   const auto ifindex = place.ifindex;
   const auto direction = place.direction;
   TcxLink old = open_link(pin);
-  if (old.fd && old.ifindex == ifindex) {
+  const Ids chain = tcx_programs(ifindex, direction);
+  const bool here = old.fd && old.ifindex == ifindex && holds(chain, old.program);
+  // A link can't be moved: to come first takes a new one, beside which the old one counts packets
+  // twice for as long as the transaction takes. TCX has no place for a program twice.
+  const bool first = here && ahead_at_tcx(chain, direction, old.program).empty();
+  if (here && (first || program_facts(program_fd).id == old.program)) {
     const SharedFd before = share(bpf_prog_get_fd_by_id(old.program));
     const SharedFd link = share(old.fd.release());
     if (const int code = bpf_link_update(link->get(), program_fd, nullptr); code != 0)
@@ -148,10 +232,11 @@ Status put_tcx(const TcPlace& place, int program_fd, Transaction& transaction) {
     });
   } else {
     L7MARK_TRY(put_aside(pin, transaction));
-    const int attach_type =
-        direction == TcDirection::ingress ? kAttachTcxIngress : kAttachTcxEgress;
-    const int fd = bpf_link_create(program_fd, static_cast<int>(ifindex),
-                                   static_cast<bpf_attach_type>(attach_type), nullptr);
+    bpf_link_create_opts options{};
+    options.sz = sizeof(options);
+    options.flags = kBefore;
+    const int fd =
+        bpf_link_create(program_fd, static_cast<int>(ifindex), tcx_type(direction), &options);
     if (fd < 0) return attach_error("attach to", hook_name(place), -fd);
     const SharedFd link = share(fd);
     transaction.on_failure([link] { bpf_link_detach(link->get()); });
@@ -171,17 +256,18 @@ Status put_clsact(const TcPlace& place, int program_fd, Transaction& transaction
   const auto ifindex = place.ifindex;
   const auto direction = place.direction;
   const bpf_tc_hook hook = make_hook(ifindex, direction);
-  const auto ids = pinned_ids(pin);
-  const Slot slot = find_slot(hook, ids);
+  const auto filters = filters_of(ifindex, direction);
+  if (!filters) return attach_error("read the filters of", hook_name(place), errno);
+  const auto ours = find_ours(*filters, pinned_ids(pin));
+  const Slot slot = ours ? *ours : find_free(*filters);
   if (slot.handle == 0)
     return Error{"attach to", hook_name(place), 0,
                  "all our filter handles are taken by other instances or tools"};
 
-  bpf_tc_opts filter = make_filter(slot.handle);
+  bpf_tc_opts filter = make_filter(slot);
   SharedFd before;
-  if (slot.ours) {
-    bpf_tc_opts present = make_filter(slot.handle);
-    if (bpf_tc_query(&hook, &present) == 0) before = share(bpf_prog_get_fd_by_id(present.prog_id));
+  if (ours) {
+    before = share(bpf_prog_get_fd_by_id(slot.program));
     filter.flags = BPF_TC_F_REPLACE;
   }
   // Pinned first: a filter without a pin would never be recognised as ours.
@@ -192,13 +278,13 @@ Status put_clsact(const TcPlace& place, int program_fd, Transaction& transaction
     return attach_error(
         "attach to", hook_name(place), -code,
         "if it has an ingress qdisc, replace that: tc qdisc replace dev " + place.name + " clsact");
-  transaction.on_failure([ifindex, direction, handle = slot.handle, before] {
+  transaction.on_failure([ifindex, direction, slot, before] {
     if (!before || !before->valid()) {
-      remove_filter(ifindex, direction, handle);
+      remove_filter(ifindex, direction, slot);
       return;
     }
     const bpf_tc_hook there = make_hook(ifindex, direction);
-    bpf_tc_opts back = make_filter(handle);
+    bpf_tc_opts back = make_filter(slot);
     back.flags = BPF_TC_F_REPLACE;
     back.prog_fd = before->get();
     bpf_tc_attach(&there, &back);
@@ -251,9 +337,13 @@ TcFound find_tc(const std::string& pins, TcDirection direction,
   TcFound found;
   if (const TcxLink link = open_link(link_pin(pins, direction)); link.fd) {
     found.way = "tcx";
+    found.program = program_name(link.program);
+    if (link.ifindex == 0) return found;
+    const Ids chain = tcx_programs(link.ifindex, direction);
+    // The interface may have been moved to another network namespace.
+    if (!holds(chain, link.program)) return found;
     found.ifindex = link.ifindex;
-    const Fd program(bpf_prog_get_fd_by_id(link.program));
-    found.program = program_facts(program.get()).name;
+    found.ahead = ahead_at_tcx(chain, direction, link.program);
     return found;
   }
   const std::string pin = program_pin(pins, direction);
@@ -262,8 +352,16 @@ TcFound find_tc(const std::string& pins, TcDirection direction,
   found.way = "clsact";
   found.program = program_facts(program.get()).name;
   const auto ids = pinned_ids(pin);
-  for (const unsigned ifindex : ifindexes)
-    if (find_slot(make_hook(ifindex, direction), ids).ours) found.ifindex = ifindex;
+  for (const unsigned ifindex : ifindexes) {
+    const auto filters = filters_of(ifindex, direction);
+    const auto slot = filters ? find_ours(*filters, ids) : std::nullopt;
+    if (!slot) continue;
+    found.ifindex = ifindex;
+    // TCX is before every filter.
+    found.ahead = ahead_at_tcx(tcx_programs(ifindex, direction), direction, 0);
+    for (ProgramAhead& one : ahead_at_clsact(*filters, direction, *slot))
+      found.ahead.push_back(std::move(one));
+  }
   return found;
 }
 

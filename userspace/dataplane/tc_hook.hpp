@@ -7,12 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "dataplane/attach.hpp"
 #include "dataplane/transaction.hpp"
 #include "util/result.hpp"
 
 namespace l7mark {
-
-enum class TcDirection { ingress, egress };
 
 struct TcPlace {
   std::string name;  // of the interface
@@ -22,8 +21,9 @@ struct TcPlace {
   std::vector<unsigned> ifindexes;  // where an earlier program of ours may hang
 };
 
-// Puts the program there, in the place of an earlier one of ours. What hangs there of ours by the
-// other way comes off when the transaction succeeds.
+// Puts the program there, in the place of an earlier one of ours, before those of others: by TCX an
+// earlier one with others before it gives way to one that comes first. What hangs there of ours by
+// the other way comes off when the transaction succeeds.
 Status put_tcx(const TcPlace& place, int program_fd, Transaction& transaction);
 // The interface has a clsact.
 Status put_clsact(const TcPlace& place, int program_fd, Transaction& transaction);
@@ -40,6 +40,7 @@ struct TcFound {
   std::string way;       // "tcx", "clsact", or empty: nothing pinned
   unsigned ifindex = 0;  // where it hangs; 0: nowhere any more
   std::string program;   // its name, up to 15 characters
+  std::vector<ProgramAhead> ahead;
 };
 [[nodiscard]] TcFound find_tc(const std::string& pins, TcDirection direction,
                               const std::vector<unsigned>& ifindexes);
