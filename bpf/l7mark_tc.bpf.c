@@ -81,6 +81,28 @@ int l7mark_after_xdp(struct __sk_buff *skb)
 	return l7m_apply(skb, (__u32)slow, (__u32)(slow >> 32));
 }
 
+/* The shortest header of IP. */
+#define L7M_IP_BYTES 20
+
+/*
+ * On ppp, wireguard and tun a packet has no link-layer header. No program is told the kind of its
+ * interface, and that would be wrong of a packet that a filter has sent from ppp0 to an ifb. But
+ * the kernel knows where the IP header is: at the begin of the packet, if the bytes are the same.
+ */
+static __noinline int l7m_begins_with_ip(struct __sk_buff *skb)
+{
+	__u32 first[L7M_IP_BYTES / 4], header[L7M_IP_BYTES / 4];
+	__u32 i, differ = 0;
+
+	if (bpf_skb_load_bytes(skb, 0, first, sizeof(first)) ||
+	    bpf_skb_load_bytes_relative(skb, 0, header, sizeof(header), BPF_HDR_START_NET))
+		return 0;
+#pragma unroll
+	for (i = 0; i < L7M_IP_BYTES / 4; i++)
+		differ |= first[i] ^ header[i];
+	return !differ;
+}
+
 /*
  * For `tc filter add dev wan0 parent 1: bpf da pinned PATH classid 1:`: gives the qdisc the flow's
  * class. By five-tuple, or behind NAT, where that is another, by the mark that the flow carries.
@@ -90,7 +112,7 @@ int l7mark_classid(struct __sk_buff *skb)
 {
 	const struct l7m_settings *s;
 	const struct l7m_action *action;
-	__u32 index, *by_mark = 0, mark, zero = 0;
+	__u32 index, *by_mark = 0, mark, zero = 0, hook = L7M_HOOK_EGRESS;
 
 	s = bpf_map_lookup_elem(&settings, &zero);
 	if (!s)
@@ -101,8 +123,10 @@ int l7mark_classid(struct __sk_buff *skb)
 	if (by_mark) {
 		index = *by_mark;
 	} else {
+		if (!l7m_begins_with_ip(skb))
+			hook |= L7M_HOOK_L2;
 		/* Without L7M_HOOK_COUNT nothing is counted: an attached program has done so. */
-		index = (__u32)l7m_slow_path(skb, L7M_HOOK_L2 | L7M_HOOK_EGRESS);
+		index = (__u32)l7m_slow_path(skb, hook);
 		if (index == L7M_NO_ACTION)
 			return TC_ACT_UNSPEC;
 	}
