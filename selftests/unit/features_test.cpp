@@ -41,6 +41,13 @@ TEST(Features, EveryFeatureSaysWhatItIsAndWhichWayIsTaken) {
   }
 }
 
+// XDP is put on by netlink, whatever else the kernel has.
+TEST(Features, NoneIsListedThatNoPathDependsOn) {
+  Features features = complete();
+  EXPECT_FALSE(features.disable("xdp_link").ok());
+  EXPECT_THAT(format_features(features, "6.18"), Not(HasSubstr("detaches itself")));
+}
+
 TEST(Features, MissingRequiredFeatureIsRefusedByNameAndVersion) {
   Features features = complete();
   ASSERT_TRUE(features.check_required().ok());

@@ -29,8 +29,6 @@ constexpr std::array<Feature, kFeatureCount> kTable = {{
      "single-buffer program: drivers refuse a large MTU; lower it, or use mode tc"},
     {FeatureId::xdp_metadata, "xdp_metadata", "handing XDP's result to tc", "4.15",
      "in front of the packet", "tc looks the flow up again"},
-    {FeatureId::xdp_link, "xdp_link", "XDP that detaches itself", "5.9", "link",
-     "netlink: detached by unload only"},
     {FeatureId::tcx, "tcx", "tc without a qdisc", "6.6", "TCX link",
      "clsact qdisc with a bpf filter"},
     {FeatureId::freplace, "freplace", "XDP beside other programs", "5.10", "libxdp's dispatcher",

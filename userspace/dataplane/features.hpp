@@ -30,7 +30,6 @@ enum class FeatureId : std::uint8_t {
   xdp_load_bytes,
   xdp_frags,
   xdp_metadata,
-  xdp_link,
   tcx,
   freplace,
   shared_metadata,

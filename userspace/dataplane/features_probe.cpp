@@ -4,7 +4,6 @@
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <linux/bpf.h>
-#include <linux/if_link.h>
 #include <linux/magic.h>
 #include <sys/resource.h>
 #include <sys/statfs.h>
@@ -183,21 +182,6 @@ int try_xdp_metadata() {
   return missing(load(BPF_PROG_TYPE_XDP, kAdjustMeta));
 }
 
-// Asks for driver mode on the loopback interface, which has none. A kernel that knows XDP links
-// comes far enough to say so (or that another program is there); others refuse the program's type.
-int try_xdp_link() {
-  const Fd program = load(BPF_PROG_TYPE_XDP, kPass);
-  if (!program) return errno;
-  constexpr int kLoopback = 1;  // in every network namespace
-  bpf_link_create_opts options{};
-  options.sz = sizeof(options);
-  options.flags = XDP_FLAGS_DRV_MODE;
-  const int fd = bpf_link_create(program.get(), kLoopback, BPF_XDP, &options);
-  const Fd link(fd);
-  if (link || fd == -EOPNOTSUPP || fd == -EEXIST || fd == -EBUSY) return 0;
-  return -fd;
-}
-
 // On an interface that cannot be: where TCX is known, the interface is what is missing. By the raw
 // call, as libbpf 1.1 has no function for it.
 int try_tcx() {
@@ -369,7 +353,6 @@ constexpr std::array<Attempt, kFeatureCount> kAttempts = {{
     {FeatureId::xdp_load_bytes, try_xdp_load_bytes},
     {FeatureId::xdp_frags, try_xdp_frags},
     {FeatureId::xdp_metadata, try_xdp_metadata},
-    {FeatureId::xdp_link, try_xdp_link},
     {FeatureId::tcx, try_tcx},
     {FeatureId::freplace, try_freplace},
     {FeatureId::shared_metadata, try_shared_metadata},
