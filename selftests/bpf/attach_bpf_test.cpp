@@ -897,10 +897,24 @@ TEST_F(Attach, InterfacesAreDescribed) {
     EXPECT_FALSE(facts->hardware) << kind;
     run("ip link del l7a-x");
   }
+  EXPECT_TRUE(strips_vlan_tags(0));
   const auto unknown = describe_interface("l7a-v9");
   ASSERT_FALSE(unknown.ok());
   EXPECT_THAT(unknown.error().message(), HasSubstr("cannot use interface l7a-v9"));
   EXPECT_THAT(unknown.error().message(), HasSubstr("did you mean l7a-v0"));
+}
+
+TEST_F(Attach, StrippingOfVlanTagsIsTold) {
+  const unsigned ifindex = if_nametoindex("l7a-v0");
+  run("ethtool -K l7a-v0 rx-vlan-hw-parse off rx-vlan-stag-hw-parse off");
+  EXPECT_FALSE(strips_vlan_tags(ifindex));
+  run("ethtool -K l7a-v0 rx-vlan-hw-parse on");
+  EXPECT_TRUE(strips_vlan_tags(ifindex));
+  run("ethtool -K l7a-v0 rx-vlan-hw-parse off");
+  EXPECT_FALSE(strips_vlan_tags(ifindex));
+  run("ethtool -K l7a-v0 rx-vlan-stag-hw-parse on");
+  EXPECT_TRUE(strips_vlan_tags(ifindex));
+  EXPECT_FALSE(strips_vlan_tags(if_nametoindex("lo")));
 }
 
 }  // namespace

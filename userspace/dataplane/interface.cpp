@@ -8,8 +8,10 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -54,12 +56,51 @@ class Query {
     name.copy(request_.ifr_name, IFNAMSIZ - 1);
   }
   bool ask(unsigned long what) { return ::ioctl(socket_.get(), what, &request_) == 0; }
+  // `command` is one of ethtool's structures, and gets the answer.
+  bool ask_ethtool(void* command) {
+    request_.ifr_data = static_cast<char*>(command);
+    return ask(SIOCETHTOOL);
+  }
   ifreq& answer() { return request_; }
 
  private:
   Fd socket_;
   ifreq request_{};
 };
+
+// A structure of ethtool's with an array behind it, zeroed.
+class EthtoolBuffer {
+ public:
+  explicit EthtoolBuffer(std::size_t bytes) : words_((bytes + 7) / 8) {}
+  template <typename Command>
+  Command* as() {
+    return reinterpret_cast<Command*>(words_.data());
+  }
+
+ private:
+  std::vector<std::uint64_t> words_;
+};
+
+// The names of what a driver can be told to do, as the kernel numbers them; empty on failure.
+std::vector<std::string> offload_names(Query& query) {
+  EthtoolBuffer set(sizeof(ethtool_sset_info) + sizeof(std::uint32_t));
+  auto* info = set.as<ethtool_sset_info>();
+  info->cmd = ETHTOOL_GSSET_INFO;
+  info->sset_mask = 1ULL << ETH_SS_FEATURES;
+  if (!query.ask_ethtool(info) || info->sset_mask == 0) return {};
+  const std::uint32_t count = info->data[0];
+  EthtoolBuffer buffer(sizeof(ethtool_gstrings) + std::size_t{count} * ETH_GSTRING_LEN);
+  auto* strings = buffer.as<ethtool_gstrings>();
+  strings->cmd = ETHTOOL_GSTRINGS;
+  strings->string_set = ETH_SS_FEATURES;
+  strings->len = count;
+  if (!query.ask_ethtool(strings)) return {};
+  std::vector<std::string> names;
+  const auto* text = reinterpret_cast<const char*>(strings->data);
+  for (std::uint32_t i = 0; i < std::min(count, strings->len); ++i, text += ETH_GSTRING_LEN)
+    names.emplace_back(text, strnlen(text, ETH_GSTRING_LEN));
+  return names;
+}
 
 // "N/A" stands for no bus with some virtual drivers.
 bool names_bus(const ethtool_drvinfo& info) {
@@ -103,12 +144,29 @@ Result<InterfaceFacts> describe_interface(const std::string& name) {
   const bool is_virtual = !facts.driver.empty();
   ethtool_drvinfo info{};
   info.cmd = ETHTOOL_GDRVINFO;
-  query.answer().ifr_data = reinterpret_cast<char*>(&info);
-  if (query.ask(SIOCETHTOOL)) {
+  if (query.ask_ethtool(&info)) {
     facts.hardware = !is_virtual && names_bus(info);
     if (!is_virtual) facts.driver = info.driver;
   }
   return facts;
+}
+
+bool strips_vlan_tags(unsigned ifindex) {
+  char name[IFNAMSIZ];
+  if (if_indextoname(ifindex, name) == nullptr) return true;
+  Query query(name);
+  const std::vector<std::string> names = offload_names(query);
+  const std::size_t blocks = (names.size() + 31) / 32;
+  EthtoolBuffer buffer(sizeof(ethtool_gfeatures) + blocks * sizeof(ethtool_get_features_block));
+  auto* offloads = buffer.as<ethtool_gfeatures>();
+  offloads->cmd = ETHTOOL_GFEATURES;
+  offloads->size = static_cast<std::uint32_t>(blocks);
+  if (names.empty() || !query.ask_ethtool(offloads)) return true;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (names[i] != "rx-vlan-hw-parse" && names[i] != "rx-vlan-stag-hw-parse") continue;
+    if ((offloads->features[i / 32].active >> i % 32 & 1U) != 0) return true;
+  }
+  return false;
 }
 
 }  // namespace l7mark

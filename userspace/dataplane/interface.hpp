@@ -23,6 +23,11 @@ struct InterfaceFacts {
 // neither Ethernet nor plain IP (802.11 monitor, InfiniBand, CAN).
 [[nodiscard]] Result<InterfaceFacts> describe_interface(const std::string& name);
 
+// The hardware takes the outer VLAN tag off the frame as it comes in ("rx-vlan-hw-parse" or
+// "rx-vlan-stag-hw-parse" of `ethtool -k`), so that XDP does not see it; TC does, beside the
+// packet. True where the kernel does not say.
+[[nodiscard]] bool strips_vlan_tags(unsigned ifindex);
+
 // In the order of their indexes.
 [[nodiscard]] std::vector<std::string> interface_names();
 

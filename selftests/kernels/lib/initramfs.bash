@@ -9,7 +9,7 @@
 # Programs that the cases call, and where Debian keeps what they load by name.
 guest_tools=(bash ip tc ss bridge ipset iptables iptables-nft iptables-legacy ip6tables ip6tables-nft
 	ip6tables-legacy nft conntrack bpftool xdp-loader openssl jq nsenter sysctl ping ps pgrep socat
-	tcpdump)
+	tcpdump ethtool)
 guest_files=(/etc/protocols /etc/services /usr/lib/ssl/openssl.cnf /usr/lib/*/bpf/xdp-dispatcher.o
 	/usr/lib/*/bpf/xdpfilt_*.o /usr/lib/*/xtables/lib*.so)
 readonly guest_tools guest_files
