@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -33,6 +34,7 @@
 #include "../unit/packets.hpp"
 #include "dataplane/dataplane.hpp"
 #include "program_run.hpp"
+#include "util/netns.hpp"
 
 namespace l7mark {
 namespace {
@@ -170,9 +172,14 @@ class Attach : public testing::Test {
     if (unshare(CLONE_NEWNET) != 0) GTEST_SKIP() << "needs network namespaces";
     ASSERT_TRUE(mount_bpffs().ok());
     const std::string own = "l7mark-test-" + std::to_string(getpid());
-    paths_ = {"/sys/fs/bpf/" + own + "/links", "/tmp/" + own + ".attach.json"};
-    std::ofstream("/proc/sys/net/ipv6/conf/default/disable_ipv6") << 1;  // it would be heard of
+    paths_ = {"/sys/fs/bpf/" + own + "/links", "/tmp/" + own + ".attach.json",
+              network_namespace_id()};
+    begin_namespace();
     dispatchers_ = list_directory(kDispatchers);
+  }
+
+  static void begin_namespace() {
+    std::ofstream("/proc/sys/net/ipv6/conf/default/disable_ipv6") << 1;  // it would be heard of
     make_pair();
   }
 
@@ -820,6 +827,133 @@ TEST_F(Attach, PinsAloneSayWhatIsOurs) {
     EXPECT_EQ(xdp_of("l7a-v0").prog_id, 0U);
     expect_forgotten();
   }
+}
+
+// The first namespace, which is held open only.
+class AttachElsewhere : public Attach {
+ protected:
+  void leave() {
+    first_ = Fd(open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+    ASSERT_EQ(unshare(CLONE_NEWNET), 0);
+    begin_namespace();
+    first_paths_ = paths_;
+    paths_.netns = network_namespace_id();
+    ASSERT_NE(paths_.netns, first_paths_.netns);
+  }
+  void go_back() {
+    ASSERT_EQ(setns(first_.get(), CLONE_NEWNET), 0);
+    second_paths_ = paths_;
+    paths_ = first_paths_;
+    ASSERT_EQ(paths_.netns, network_namespace_id());
+  }
+  // The kernel takes a namespace down some time after its last user has gone.
+  bool others_vanish() {
+    for (int i = 0; i < 500 && !other_namespaces(paths_).empty(); ++i) usleep(10000);
+    return other_namespaces(paths_).empty();
+  }
+
+  Fd first_;
+  AttachPaths first_paths_;
+  AttachPaths second_paths_;
+};
+
+TEST_F(AttachElsewhere, TheSameIndexIsAnotherInterface) {
+  for (const char* without : {static_cast<const char*>(nullptr), "tcx"}) {
+    for (const auto mode : {AttachMode::tc, AttachMode::generic}) {
+      const auto first = put("l7a-v0", mode, without);
+      ASSERT_TRUE(first.ok()) << first.error().message();
+      const auto before = tcx_ids("l7a-v0", kTcxIngress);
+      const std::string filters_before = filters("l7a-v0", "ingress");
+      const auto xdp_before = xdp_of("l7a-v0").prog_id;
+      auto plane = open_plane();
+      ASSERT_TRUE(plane);
+      leave();
+      std::swap(plane, plane_);
+      ASSERT_EQ(if_nametoindex("l7a-v0"), first->ifindex);
+      EXPECT_THAT(list_attachments(paths_), IsEmpty());
+      EXPECT_THAT(other_namespaces(paths_), ElementsAre(first_paths_.netns));
+      const auto second = put("l7a-v0", mode, without);
+      ASSERT_TRUE(second.ok()) << second.error().message();
+      EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+      EXPECT_EQ(flows_seen_of("l7a-v0"), 1U);
+      EXPECT_TRUE(list_attachments(paths_).at(0).present);
+      ASSERT_TRUE(put("l7a-v0", mode, without).ok());
+
+      go_back();
+      std::swap(plane, plane_);
+      EXPECT_EQ(tcx_ids("l7a-v0", kTcxIngress), before);
+      EXPECT_EQ(filters("l7a-v0", "ingress"), filters_before);
+      EXPECT_EQ(xdp_of("l7a-v0").prog_id, xdp_before);
+      EXPECT_TRUE(list_attachments(paths_).at(0).present);
+      EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+
+      // The second one ends with its last process. Links tell of it; filters do so if nothing is
+      // hidden that could be in it.
+      if (without != nullptr && in_network_namespace("0", [] {}) == NamespaceSearch::hidden) {
+        EXPECT_TRUE(detach_elsewhere(second_paths_.netns, {}, paths_).ok());
+      }
+      ASSERT_TRUE(others_vanish());
+      EXPECT_TRUE(list_attachments(paths_).at(0).present);
+      EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+      ASSERT_TRUE(detach("l7a-v0", paths_).ok());
+      expect_nothing_left("l7a-v0");
+    }
+  }
+}
+
+TEST_F(AttachElsewhere, ProgramsAreTakenOffThere) {
+  run("ip link add l7a-w0 type veth peer name l7a-w1");
+  for (const char* without : {static_cast<const char*>(nullptr), "tcx"}) {
+    ASSERT_TRUE(put("l7a-v0", AttachMode::generic, without).ok());
+    ASSERT_TRUE(put("l7a-w0", AttachMode::tc, without).ok());
+    leave();
+    ASSERT_TRUE(put("l7a-v0", AttachMode::tc, without).ok());
+    const auto one = detach_elsewhere(first_paths_.netns, {"l7a-w0"}, paths_);
+    ASSERT_TRUE(one.ok()) << one.error().message();
+    EXPECT_THAT(other_namespaces(paths_), ElementsAre(first_paths_.netns));
+    const auto rest = detach_elsewhere(first_paths_.netns, {}, paths_);
+    ASSERT_TRUE(rest.ok()) << rest.error().message();
+    EXPECT_THAT(other_namespaces(paths_), IsEmpty());
+    EXPECT_TRUE(list_attachments(paths_).at(0).present);
+    EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+    ASSERT_TRUE(detach("l7a-v0", paths_).ok());
+    expect_nothing_left("l7a-v0");
+    go_back();
+    expect_nothing_left("l7a-v0");
+    expect_nothing_left("l7a-w0");
+  }
+}
+
+// It takes its link with it; an interface of its name and index may come in its place.
+TEST_F(AttachElsewhere, InterfaceThatWasMovedAwayIsNotThere) {
+  if (!features_->has(FeatureId::tcx)) GTEST_SKIP() << "no TCX here";
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    if (unshare(CLONE_NEWNET) != 0) _exit(1);
+    pause();
+    _exit(0);
+  }
+  const std::string own = std::to_string(getpid());
+  const auto inode = [](const std::string& process) {
+    std::error_code error;
+    return std::filesystem::read_symlink("/proc/" + process + "/ns/net", error);
+  };
+  for (int i = 0; i < 500 && inode(std::to_string(child)) == inode(own); ++i) usleep(10000);
+  const auto first = put("l7a-v0", AttachMode::tc);
+  ASSERT_TRUE(first.ok());
+  run("ip link set l7a-v0 netns " + std::to_string(child));
+  EXPECT_FALSE(list_attachments(paths_).at(0).present);
+  run("ip link del l7a-v1");
+  run("ip link add l7a-v0 index " + std::to_string(first->ifindex) + " type veth peer name l7a-v1");
+  run("ip link set l7a-v0 up");
+  run("ip link set l7a-v1 up");
+  EXPECT_FALSE(list_attachments(paths_).at(0).present);
+  ASSERT_TRUE(put("l7a-v0", AttachMode::tc).ok());
+  EXPECT_TRUE(list_attachments(paths_).at(0).present);
+  EXPECT_EQ(flows_seen_of("l7a-v1"), 1U);
+  ASSERT_EQ(kill(child, SIGKILL), 0);
+  waitpid(child, nullptr, 0);
 }
 
 TEST_F(Attach, RefusedProgramIsNamedWithTheVerifiersReason) {

@@ -47,6 +47,8 @@ int load(const Globals& globals, const std::vector<std::string>& names, AttachMo
   if (!features) return fail(features.error());
   const PinPaths pins{globals.instance};
   const AttachPaths paths = attach_paths(pins);
+  for (const std::string& netns : other_namespaces(paths))
+    log_info("interfaces in network namespace {} stay attached, and share the maps", netns);
   auto dataplane = Dataplane::open(pins, DataplaneOptions{}, *features);
   const bool ours = dataplane.ok() && !dataplane->adopted();
   if (!dataplane) return fail(dataplane.error());
@@ -100,9 +102,17 @@ int unload(const Globals& globals, const std::vector<std::string>& names, bool a
     else
       std::printf("%s: unloaded\n", name.c_str());
   }
+  if (all)
+    for (const std::string& netns : other_namespaces(paths)) {
+      if (const Status done = detach_elsewhere(netns, {}, paths); !done.ok())
+        status = fail(done.error());
+      else
+        std::printf("network namespace %s: unloaded\n", netns.c_str());
+    }
   // The maps go with the last interface, unless a daemon uses them.
   const bool running = ControlClient::connect(globals.instance).ok();
-  if (status == kExitOk && !running && list_attachments(paths).empty()) {
+  if (status == kExitOk && !running && list_attachments(paths).empty() &&
+      other_namespaces(paths).empty()) {
     std::remove(state_path(globals.instance).c_str());
     if (const Status done = remove_pins(pins); !done.ok()) status = fail(done.error());
   }
@@ -141,7 +151,8 @@ void register_unload(CLI::App& app, const Globals& globals, Action& chosen) {
   auto* flag = command->add_flag("--all", *all, "All of the instance, and its pinned maps");
   list->excludes(flag);
   command->footer(
-      "Only programs of this instance are taken off; others on the interface stay.\n\n"
+      "Only programs of this instance are taken off; others on the interface stay. Interfaces are\n"
+      "those of this network namespace; --all takes off those in others, too.\n\n"
       "Examples:\n"
       "  l7mark unload lan1\n"
       "  l7mark unload --all --instance edge");

@@ -76,8 +76,7 @@ void say_warnings(const Policy& policy) {
 
 class Daemon {
  public:
-  explicit Daemon(const DaemonOptions& options)
-      : options_(options), pins_{options.instance}, paths_(attach_paths(pins_)) {}
+  explicit Daemon(const DaemonOptions& options) : options_(options), pins_{options.instance} {}
 
   Status start();
   void loop();
@@ -98,7 +97,7 @@ class Daemon {
 
   DaemonOptions options_;
   PinPaths pins_;
-  AttachPaths paths_;
+  AttachPaths paths_;  // of the network namespace that start() enters
   Fd signals_;
   Fd timer_;
   Fd epoll_;
@@ -116,6 +115,7 @@ class Daemon {
 
 Status Daemon::start() {
   if (!options_.netns.empty()) L7MARK_TRY(enter_network_namespace(options_.netns));
+  paths_ = attach_paths(pins_);
   auto loaded = load(options_.policy);
   if (!loaded) return loaded.error();
   say_warnings(*loaded->policy);
@@ -154,7 +154,16 @@ Status Daemon::start_parts(const LoadedPolicy& loaded) {
   if (!features) return features.error();
   features_ = *features;
 
-  const DaemonState before = read_state(state_path(options_.instance));
+  DaemonState before = read_state(state_path(options_.instance));
+  // The one before worked in another network namespace: its interfaces and sets are there.
+  if (before.netns != paths_.netns && !before.netns.empty()) {
+    if (!before.interfaces.empty())
+      if (const Status done = detach_elsewhere(before.netns, before.interfaces, paths_); !done.ok())
+        log_warning("{}", done.error().message());
+    before = {};
+  }
+  for (const std::string& netns : other_namespaces(paths_))
+    log_info("interfaces in network namespace {} stay attached, and share the maps", netns);
   for (const Attachment& there : list_attachments(paths_))
     if (!before.interfaces.contains(there.name)) users_.insert(there.name);
 
@@ -229,6 +238,7 @@ Status Daemon::attach_one(const InterfaceConfig& config) {
 // What this daemon and those before it put in; never what the user attached.
 void Daemon::remember() {
   DaemonState state;
+  state.netns = paths_.netns;
   for (const auto& [name, index] : attached_)
     if (!users_.contains(name)) state.interfaces.insert(name);
   if (core_) state.sets = core_->our_sets();
@@ -455,7 +465,7 @@ void Daemon::take_out() {
   }
   if (core_) core_->withdraw();
   unlink(state_path(options_.instance).c_str());
-  if (users_.empty()) {
+  if (users_.empty() && other_namespaces(paths_).empty()) {
     dataplane_.reset();
     if (const Status done = remove_pins(pins_); !done.ok())
       log_warning("{}", done.error().message());

@@ -29,6 +29,8 @@ DaemonState read_state(const std::string& path) {
     for (const auto& item : *list)
       if (item.is_string()) to.insert(item.get<std::string>());
   };
+  if (const auto netns = json.find("netns"); netns != json.end() && netns->is_string())
+    out.netns = netns->get<std::string>();
   strings("interfaces", out.interfaces);
   strings("sets", out.sets);
   return out;
@@ -41,7 +43,11 @@ Status write_state(const std::string& path, const DaemonState& state) {
   const std::string fresh = path + ".new";
   {
     std::ofstream file(fresh, std::ios::trunc);
-    file << nlohmann::json{{"interfaces", state.interfaces}, {"sets", state.sets}}.dump(2) << '\n';
+    file << nlohmann::json{{"netns", state.netns},
+                           {"interfaces", state.interfaces},
+                           {"sets", state.sets}}
+                .dump(2)
+         << '\n';
     if (!file.flush()) return error_from_errno("write", fresh);
   }
   if (std::rename(fresh.c_str(), path.c_str()) != 0) return error_from_errno("write", path);

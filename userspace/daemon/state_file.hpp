@@ -11,6 +11,7 @@
 namespace l7mark {
 
 struct DaemonState {
+  std::string netns;                 // network_namespace_id() of where it worked
   std::set<std::string> interfaces;  // attached by a daemon, not by `l7mark load`
   std::set<std::string> sets;        // created by one
 };

@@ -16,10 +16,18 @@
 #include "dataplane/transaction.hpp"
 #include "dataplane/xdp_hook.hpp"
 #include "util/log.hpp"
+#include "util/netns.hpp"
 
 namespace l7mark {
 
 namespace {
+
+std::string namespace_pins(const AttachPaths& paths) {
+  return paths.links + "/" + paths.netns;
+}
+std::string pins_of(const AttachPaths& paths, const std::string& name) {
+  return interface_pins(namespace_pins(paths), name);
+}
 
 // The interface now, and where its programs were put: it may have been renamed or made anew since.
 std::vector<unsigned> indexes_of(const std::string& name, const AttachRecords& records) {
@@ -31,12 +39,54 @@ std::vector<unsigned> indexes_of(const std::string& name, const AttachRecords& r
   return {indexes.begin(), indexes.end()};
 }
 
-Status make_pin_directory(const std::string& pins, Transaction& transaction) {
+Status make_pin_directory(const AttachPaths& paths, const std::string& name,
+                          Transaction& transaction) {
+  const std::string pins = pins_of(paths, name);
   std::error_code error;
   const bool made = std::filesystem::create_directories(pins, error);
   if (error) return attach_error("make directory", pins, error.value());
-  if (made) transaction.on_failure([pins] { ::rmdir(pins.c_str()); });
+  if (made)
+    transaction.on_failure([pins, all = namespace_pins(paths)] {
+      ::rmdir(pins.c_str());
+      ::rmdir(all.c_str());  // not with another interface's pins in it
+    });
   return success();
+}
+
+// Takes out what is pinned and remembered for a namespace that nobody can enter any more. Links
+// come off wherever they are: a card goes back to the first namespace when its own ends.
+Status forget_namespace(const std::string& netns, const AttachPaths& paths) {
+  AttachPaths there = paths;
+  there.netns = netns;
+  for (const std::string& directory : list_directory(namespace_pins(there))) {
+    const std::string pins = namespace_pins(there) + "/" + directory;
+    L7MARK_TRY(take_off_xdp(pins, {}));
+    L7MARK_TRY(take_off_tc(pins, {}));
+    if (::rmdir(pins.c_str()) != 0) return attach_error("remove", pins, errno);
+  }
+  ::rmdir(namespace_pins(there).c_str());
+  NamespaceRecords all = read_records(paths.state);
+  if (all.erase(netns) == 0) return success();
+  return write_records(paths.state, all);
+}
+
+// By the links, which end with their interfaces; where there are only filters and XDP, by looking
+// for the namespace.
+bool is_gone(const std::string& netns, const AttachPaths& paths) {
+  AttachPaths there = paths;
+  there.netns = netns;
+  bool told = false;
+  for (const std::string& directory : list_directory(namespace_pins(there))) {
+    switch (look_at_links(namespace_pins(there) + "/" + directory)) {
+      case PinnedLinks::elsewhere:
+        return false;
+      case PinnedLinks::none:
+        return in_network_namespace(netns, [] {}) == NamespaceSearch::gone;
+      case PinnedLinks::gone:
+        told = true;
+    }
+  }
+  return told || in_network_namespace(netns, [] {}) == NamespaceSearch::gone;
 }
 
 // What one attach() works on.
@@ -130,7 +180,7 @@ std::string ways_of(const Attachment& attachment) {
 }  // namespace
 
 AttachPaths attach_paths(const PinPaths& pins) {
-  return {pins.links(), "/run/l7mark/" + pins.instance + ".attach.json"};
+  return {pins.links(), "/run/l7mark/" + pins.instance + ".attach.json", network_namespace_id()};
 }
 
 std::string_view attach_mode_name(AttachMode mode) {
@@ -151,7 +201,8 @@ Result<Attachment> attach(const InterfaceConfig& config, const InterfaceFacts& f
                           const ProgramSet& programs, const XdpFactory& make_xdp,
                           const Features& features, const AttachPaths& paths) {
   route_library_logs();
-  AttachRecords records = read_records(paths.state);
+  NamespaceRecords all = read_records(paths.state);
+  AttachRecords& records = all[paths.netns];
   const auto record = records.find(facts.name);
   const Attachment before = record != records.end() ? record->second : Attachment{};
   const bool same_interface = before.ifindex == facts.ifindex;
@@ -160,7 +211,7 @@ Result<Attachment> attach(const InterfaceConfig& config, const InterfaceFacts& f
                 programs,
                 make_xdp,
                 features,
-                interface_pins(paths.links, facts.name),
+                pins_of(paths, facts.name),
                 indexes_of(facts.name, records)};
 
   Attachment out;
@@ -170,14 +221,14 @@ Result<Attachment> attach(const InterfaceConfig& config, const InterfaceFacts& f
   out.link_layer = facts.link_layer;
 
   Transaction transaction;
-  L7MARK_TRY(make_pin_directory(job.pins, transaction));
+  L7MARK_TRY(make_pin_directory(paths, facts.name, transaction));
   L7MARK_TRY(choose_and_put_xdp(job, transaction, out));
   L7MARK_TRY(put_at_tc(job, same_interface && before.made_clsact, transaction, out));
   // By TCX, a clsact that was made for our filters has no use any more.
   const bool drop_clsact = out.tc == "tcx" && out.made_clsact;
   if (drop_clsact) out.made_clsact = false;
   records.insert_or_assign(facts.name, out);
-  L7MARK_TRY(write_records(paths.state, records));
+  L7MARK_TRY(write_records(paths.state, all));
   transaction.commit();
 
   if (out.mode == AttachMode::tc) {
@@ -196,8 +247,9 @@ Result<Attachment> attach(const InterfaceConfig& config, const InterfaceFacts& f
 
 Status detach(const std::string& name, const AttachPaths& paths) {
   route_library_logs();
-  AttachRecords records = read_records(paths.state);
-  const std::string pins = interface_pins(paths.links, name);
+  NamespaceRecords all = read_records(paths.state);
+  AttachRecords& records = all[paths.netns];
+  const std::string pins = pins_of(paths, name);
   const auto indexes = indexes_of(name, records);
   const bool pinned = exists(pins);
   if (!pinned && errno != ENOENT) return attach_error("read", pins, errno);
@@ -205,6 +257,7 @@ Status detach(const std::string& name, const AttachPaths& paths) {
     L7MARK_TRY(take_off_xdp(pins, indexes));
     L7MARK_TRY(take_off_tc(pins, indexes));
     if (::rmdir(pins.c_str()) != 0) return attach_error("remove", pins, errno);
+    ::rmdir(namespace_pins(paths).c_str());  // not with another interface's pins in it
   }
   const auto record = records.find(name);
   if (record == records.end()) {
@@ -214,19 +267,61 @@ Status detach(const std::string& name, const AttachPaths& paths) {
   if (record->second.made_clsact) remove_empty_clsact(record->second.ifindex);
   records.erase(record);
   log_info("{}: detached", name);
-  return write_records(paths.state, records);
+  return write_records(paths.state, all);
+}
+
+std::vector<std::string> other_namespaces(const AttachPaths& paths) {
+  route_library_logs();
+  std::set<std::string> found;
+  for (std::string& netns : list_directory(paths.links)) found.insert(std::move(netns));
+  for (const auto& [netns, records] : read_records(paths.state)) found.insert(netns);
+  found.erase(paths.netns);
+  std::vector<std::string> others;
+  for (const std::string& netns : found) {
+    if (!is_gone(netns, paths)) {
+      others.push_back(netns);
+    } else if (const Status forgotten = forget_namespace(netns, paths); !forgotten.ok()) {
+      log_warning("{}", forgotten.error().message());
+      others.push_back(netns);
+    } else {
+      log_info("network namespace {} is gone: its interfaces are forgotten", netns);
+    }
+  }
+  return others;
+}
+
+Status detach_elsewhere(const std::string& netns, const std::set<std::string>& names,
+                        const AttachPaths& paths) {
+  AttachPaths there = paths;
+  there.netns = netns;
+  Status done = success();
+  const NamespaceSearch search = in_network_namespace(netns, [&] {
+    for (const Attachment& attachment : list_attachments(there)) {
+      if (!names.empty() && !names.contains(attachment.name)) continue;
+      if (Status one = detach(attachment.name, there); !one.ok()) done = std::move(one);
+    }
+  });
+  if (search == NamespaceSearch::found) return done;
+  if (search == NamespaceSearch::hidden)
+    log_warning(
+        "network namespace {} is not found, and not all processes may be looked at: if it is "
+        "there, "
+        "filters and XDP programs of l7mark stay in it",
+        netns);
+  return forget_namespace(netns, paths);
 }
 
 std::vector<Attachment> list_attachments(const AttachPaths& paths) {
   route_library_logs();
-  AttachRecords records = read_records(paths.state);
-  for (const std::string& directory : list_directory(paths.links)) {
+  NamespaceRecords all = read_records(paths.state);
+  AttachRecords& records = all[paths.netns];
+  for (const std::string& directory : list_directory(namespace_pins(paths))) {
     const std::string name = interface_of_pins(directory);
     records.try_emplace(name, Attachment{}).first->second.name = name;
   }
   std::vector<Attachment> out;
   for (auto& [name, attachment] : records) {
-    const std::string pins = interface_pins(paths.links, name);
+    const std::string pins = pins_of(paths, name);
     const auto indexes = indexes_of(name, records);
     const TcFound ingress = find_tc(pins, TcDirection::ingress, indexes);
     const TcFound egress = find_tc(pins, TcDirection::egress, indexes);
@@ -262,7 +357,7 @@ std::vector<ProgramAhead> programs_ahead(const std::string& name, unsigned ifind
                                          const AttachPaths& paths) {
   std::vector<ProgramAhead> ahead;
   for (const auto direction : {TcDirection::ingress, TcDirection::egress}) {
-    TcFound found = find_tc(interface_pins(paths.links, name), direction, {ifindex});
+    TcFound found = find_tc(pins_of(paths, name), direction, {ifindex});
     std::move(found.ahead.begin(), found.ahead.end(), std::back_inserter(ahead));
   }
   return ahead;

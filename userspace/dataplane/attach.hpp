@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,14 +36,17 @@ using XdpFactory = std::function<Result<bpf_object*>()>;
 
 // Where attachments are remembered.
 struct AttachPaths {
-  // On bpffs. Holds NAME/ingress-link and NAME/egress-link by TCX, NAME/ingress-program and
-  // NAME/egress-program by clsact, and NAME/xdp-program, a dot of NAME written as a colon: bpffs
-  // has no dots, interfaces no colons.
+  // On bpffs. Holds NETNS/NAME/ and in it ingress-link and egress-link by TCX, ingress-program and
+  // egress-program by clsact, and xdp-program, a dot of NAME written as a colon: bpffs has no dots,
+  // interfaces no colons.
   std::string links;
   // What the kernel does not tell: how it was asked for, and whether the clsact is ours.
   std::string state;
+  // network_namespace_id() of the namespace that is worked in: what has the same name and index in
+  // another one is another interface.
+  std::string netns;
 };
-// links(), and /run/l7mark/INSTANCE.attach.json.
+// links(), /run/l7mark/INSTANCE.attach.json, and the caller's namespace.
 [[nodiscard]] AttachPaths attach_paths(const PinPaths& pins);
 
 enum class TcDirection { ingress, egress };
@@ -94,8 +98,16 @@ struct Attachment {
 // another index since. Success where nothing of ours is there.
 Status detach(const std::string& name, const AttachPaths& paths);
 
-// Every interface with something of ours pinned or remembered, by name.
+// Every interface of this network namespace with something of ours pinned or remembered, by name.
 [[nodiscard]] std::vector<Attachment> list_attachments(const AttachPaths& paths);
+
+// Other network namespaces with something of ours pinned or remembered. What belongs to those that
+// are gone is taken out before, pins and all.
+[[nodiscard]] std::vector<std::string> other_namespaces(const AttachPaths& paths);
+// Takes our programs off these interfaces of another namespace; off all of them if none is named,
+// or if the namespace is not found.
+Status detach_elsewhere(const std::string& netns, const std::set<std::string>& names,
+                        const AttachPaths& paths);
 
 // Attachment::ahead of one interface, at the price of a few calls.
 [[nodiscard]] std::vector<ProgramAhead> programs_ahead(const std::string& name, unsigned ifindex,

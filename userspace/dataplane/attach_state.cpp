@@ -66,13 +66,15 @@ Status write_file(const std::string& path, const std::string& text) {
 
 }  // namespace
 
-AttachRecords read_records(const std::string& file) {
-  AttachRecords records;
+NamespaceRecords read_records(const std::string& file) {
+  NamespaceRecords records;
   std::ifstream in(file);
   if (!in) return records;
   try {
     const json root = json::parse(in);
-    for (const auto& [name, value] : root.items()) records.emplace(name, from_json(name, value));
+    for (const auto& [netns, interfaces] : root.items())
+      for (const auto& [name, value] : interfaces.items())
+        records[netns].emplace(name, from_json(name, value));
   } catch (const json::exception& failure) {
     log_warning("ignoring {}: {}", file, failure.what());
     records.clear();
@@ -80,16 +82,17 @@ AttachRecords read_records(const std::string& file) {
   return records;
 }
 
-Status write_records(const std::string& file, const AttachRecords& records) {
+Status write_records(const std::string& file, const NamespaceRecords& records) {
   std::error_code error;
-  if (records.empty()) {
+  json root = json::object();
+  for (const auto& [netns, interfaces] : records)
+    for (const auto& [name, attachment] : interfaces) root[netns][name] = to_json(attachment);
+  if (root.empty()) {
     std::filesystem::remove(file, error);
     if (error) return Error{"remove", file, error.value(), {}};
     return success();
   }
   std::filesystem::create_directories(std::filesystem::path(file).parent_path(), error);
-  json root = json::object();
-  for (const auto& [name, attachment] : records) root[name] = to_json(attachment);
   const std::string fresh = file + ".new";
   L7MARK_TRY(write_file(fresh, root.dump(2) + "\n"));
   if (::rename(fresh.c_str(), file.c_str()) != 0) return error_from_errno("write", file);

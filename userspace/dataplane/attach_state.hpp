@@ -10,13 +10,15 @@
 
 namespace l7mark {
 
-// By interface name. `present` is not kept.
+// By interface name. `present` and `ahead` are not kept.
 using AttachRecords = std::map<std::string, Attachment>;
+// By network namespace.
+using NamespaceRecords = std::map<std::string, AttachRecords>;
 
 // Nothing if there is no file. A file that can't be read is warned of and taken for none: the pins
 // still say what is ours.
-[[nodiscard]] AttachRecords read_records(const std::string& file);
+[[nodiscard]] NamespaceRecords read_records(const std::string& file);
 // Replaces the file in one step, or removes it if there are no records. Makes its directory.
-Status write_records(const std::string& file, const AttachRecords& records);
+Status write_records(const std::string& file, const NamespaceRecords& records);
 
 }  // namespace l7mark

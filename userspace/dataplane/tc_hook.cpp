@@ -332,6 +332,21 @@ Status take_off_tc(const std::string& pins, const std::vector<unsigned>& ifindex
   return success();
 }
 
+PinnedLinks look_at_links(const std::string& pins) {
+  PinnedLinks found = PinnedLinks::none;
+  for (const auto direction : {TcDirection::ingress, TcDirection::egress}) {
+    const std::string pin = link_pin(pins, direction);
+    for (const auto& path : {pin, aside(pin)}) {
+      const TcxLink link = open_link(path);
+      if (!link.fd) continue;
+      found = PinnedLinks::gone;
+      if (link.ifindex != 0 && !holds(tcx_programs(link.ifindex, direction), link.program))
+        return PinnedLinks::elsewhere;
+    }
+  }
+  return found;
+}
+
 TcFound find_tc(const std::string& pins, TcDirection direction,
                 const std::vector<unsigned>& ifindexes) {
   TcFound found;

@@ -36,6 +36,14 @@ void remove_empty_clsact(unsigned ifindex);
 // could not be taken off stays pinned.
 Status take_off_tc(const std::string& pins, const std::vector<unsigned>& ifindexes);
 
+// The TCX links pinned in `pins`, in any network namespace.
+enum class PinnedLinks {
+  none,
+  gone,       // with their interfaces, or the interfaces have come to this namespace
+  elsewhere,  // one is on an interface of another namespace
+};
+[[nodiscard]] PinnedLinks look_at_links(const std::string& pins);
+
 struct TcFound {
   std::string way;       // "tcx", "clsact", or empty: nothing pinned
   unsigned ifindex = 0;  // where it hangs; 0: nowhere any more
