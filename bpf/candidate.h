@@ -14,55 +14,55 @@
 #include "verdict_table.h"
 #include <l7mark/sampling.h>
 
-/* The flow's first packet. Returns the index of its action. */
-static __noinline __u32 l7m_new_flow(l7m_ctx *ctx, struct l7m_met *met,
-				     const struct l7m_settings *s, const struct l7m_spot *spot)
+static __always_inline __u64 l7m_new_life(void)
 {
-	struct l7m_export *what = &met->out;
+	__u32 zero = 0;
+	__u64 *count = bpf_map_lookup_elem(&lives, &zero);
+
+	if (!count)
+		return 0;
+	return (__u64)bpf_get_smp_processor_id() << L7M_LIFE_CPU_SHIFT | ++*count;
+}
+
+/*
+ * Begins the flow of the scratch entry by its first packet, which is not counted yet. Returns its
+ * place, or that which another CPU gave it just now.
+ */
+static __noinline struct l7m_candidate_place *
+l7m_new_flow(struct l7m_met *met, const struct l7m_settings *s, const struct l7m_spot *spot)
+{
 	const struct l7m_packet *p = &met->packet;
 	struct l7m_candidate *fresh = &met->candidate;
-	struct l7m_candidate_place *place;
 	__u64 number;
 
 	__builtin_memset(fresh, 0, sizeof(*fresh));
-	__builtin_memset(&met->flight, 0, sizeof(met->flight));
 	l7m_begin_candidate(fresh, p, (int)met->sender, s);
+	fresh->flow_id = l7m_new_life();
 	fresh->last_seen = (__u32)bpf_jiffies64();
-	fresh->id = bpf_get_prandom_u32();
 	fresh->ring = l7m_choose_ring(p, s);
-	fresh->flags |= l7m_closing_flags(p, (int)met->sender);
 	number = l7m_forget_by(met, l7m_find_promise(p, s));
 	fresh->action = (__u32)number;
 	fresh->state = (__u8)(number >> 32);
-	fresh->flags |= (__u8)(number >> 40);
-	l7m_count_packet(&fresh->count, met);
-	l7m_expect_flight(&met->flight, p);
-	if (l7m_may_be_flight(&met->flight, p, s->flight))
-		l7m_want(ctx);
-	else
-		l7m_refuse_flight(fresh, p, s, &met->wanted);
-	what->wanted = met->wanted.length;
-	what->flags |= L7M_SAMPLE_FIRST;
-	/* As if the copy had gone out: it nearly always does, and a second look-up is saved. */
-	l7m_count_sample(fresh, &met->flight, p, &met->wanted, s);
-	number = l7m_forget_by(met, (__u64)fresh->sampled << 8 | fresh->whole);
-	fresh->whole = (__u8)number;
-	fresh->sampled = (__u8)(number >> 8);
-	what->sampled = fresh->sampled;
-	if (fresh->sampled >= fresh->packets)
-		what->flags |= L7M_SAMPLE_LAST;
-	place = l7m_put_candidate(spot->set, spot->tag, met);
-	l7m_count(L7M_COUNT_NEW_FLOW, 1);
-	if (s->flags & L7M_SET_PAUSED)
-		l7m_count(L7M_COUNT_PAUSED, 1);
-	else if (!l7m_export(ctx))
-		return fresh->action;
-	if (place) {
-		place->value.first_sent = 0;
-		place->value.sampled = 0;
-		place->flight[met->sender & 1].copied = 0;
-	}
-	return fresh->action;
+	fresh->flags |= (__u16)(number >> 40);
+	return l7m_put_candidate(spot->set, spot->tag, met);
+}
+
+static __always_inline void l7m_count_candidate(struct l7m_candidate *c, const struct l7m_met *met)
+{
+	__u32 sender = met->sender & 1;
+
+	c->count.packets[sender] += met->segments;
+	c->count.bytes[sender] += met->bytes;
+}
+
+/* Has the record tell of the candidate as it is. */
+static __always_inline void l7m_tell_candidate(struct l7m_met *met, const struct l7m_candidate *c)
+{
+	met->candidate = *c;
+	met->out.count.packets[0] = c->count.packets[0];
+	met->out.count.packets[1] = c->count.packets[1];
+	met->out.count.bytes[0] = c->count.bytes[0];
+	met->out.count.bytes[1] = c->count.bytes[1];
 }
 
 /*
@@ -75,13 +75,13 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 	const struct l7m_packet *p;
 	const struct l7m_settings *s;
 	struct l7m_candidate_place *place;
-	struct l7m_candidate *c = 0;
+	struct l7m_candidate *c;
 	struct l7m_flight *f;
 	struct l7m_spot spot;
 	struct l7m_verdict *v;
 	struct l7m_export *what;
 	__u32 zero = 0, now = (__u32)bpf_jiffies64();
-	__u8 closing;
+	__u16 closing;
 
 	s = bpf_map_lookup_elem(&settings, &zero);
 	if (!s || !met)
@@ -99,13 +99,11 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 	if (!l7m_find_spot(met->hash, &spot))
 		return 0;
 	place = l7m_find_place(spot.set, spot.tag, &what->key);
-	if (place)
-		c = &place->value;
 	/* Signed: another CPU may have stamped it a tick later than our `now`. In a replay time
 	 * does not pass as it did in the capture.
 	 */
-	if (!c || ((__s32)(now - c->last_seen) > L7M_CANDIDATE_LIFE &&
-		   !(l7m_config.flags & L7M_CFG_REPLAY))) {
+	if (!place || ((__s32)(now - place->value.last_seen) > L7M_CANDIDATE_LIFE &&
+		       !(l7m_config.flags & L7M_CFG_REPLAY))) {
 		/* A later fragment, or a stray end of a flow, is no reason to begin one. */
 		if (p->fragment == L7M_FRAGMENT_LATER)
 			return 0;
@@ -118,16 +116,19 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 			l7m_count_verdict(v, met);
 			return v->action;
 		}
-		return l7m_new_flow(ctx, met, s, &spot);
+		place = l7m_new_flow(met, s, &spot);
+		if (!place)
+			return 0;
 	}
+	c = &place->value;
 	c->last_seen = now;
 	if (p->fragment == L7M_FRAGMENT_LATER) {
 		if (!(l7m_config.flags & L7M_CFG_REPLAY))
-			l7m_count_packet(&c->count, met);
+			l7m_count_candidate(c, met);
 		return c->action;
 	}
-	l7m_count_packet(&c->count, met);
-	closing = l7m_closing_flags(p, (int)met->sender) & (__u8)~c->flags;
+	l7m_count_candidate(c, met);
+	closing = l7m_closing_flags(p, (int)met->sender) & (__u16)~c->flags;
 	c->flags |= closing;
 	f = &place->flight[met->sender & 1];
 	l7m_expect_flight(f, p);
@@ -141,7 +142,7 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 	}
 	what->wanted = met->wanted.length;
 	if (what->wanted == 0) {
-		if (!closing || !l7m_is_closed(c->flags) || (c->flags & L7M_FLOW_BARRED))
+		if (!closing || !l7m_is_closed(c->flags))
 			return c->action;
 		what->type = L7M_RECORD_NOTICE;
 	}
@@ -149,7 +150,7 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 		l7m_count(L7M_COUNT_PAUSED, 1);
 		return c->action;
 	}
-	met->candidate = *c;
+	l7m_tell_candidate(met, c);
 	if (what->type == L7M_RECORD_SAMPLE) {
 		/* Two CPUs may both pass here for one flow: a packet more is copied, no harm. */
 		if (!c->first_sent)

@@ -6,9 +6,13 @@
 #include "maps.h"
 #include "packet.h"
 #include <l7mark/candidates.h>
+#include <l7mark/control.h>
 
 /* A candidate this old was left over: what comes now is another flow. */
 #define L7M_CANDIDATE_LIFE 120000 /* jiffies: at least 120 s at any HZ */
+
+/* How a flow comes to its place. */
+enum { L7M_PUT_FREE, L7M_PUT_EVICTS, L7M_PUT_FOUND };
 
 /* Where a flow is among the candidates, or would be. */
 struct l7m_spot {
@@ -94,9 +98,9 @@ static __always_inline struct l7m_candidate *l7m_find_candidate(const struct l7m
 }
 
 /*
- * Gives the flow of the scratch entry a place: its own if it has one, else a free one, else that of
- * the flow which came first. The caller has looked without the lock; another CPU may have been
- * faster.
+ * Gives the flow of the scratch entry a place: a free one, else that of the flow which came first.
+ * The caller has looked without the lock. If another CPU was faster the flow has a place already,
+ * with an id and an action that a record may have told: that one is returned as it is.
  */
 static __noinline struct l7m_candidate_place *l7m_put_candidate(struct l7m_candidate_set *set,
 								__u32 tag, struct l7m_met *met)
@@ -104,24 +108,24 @@ static __noinline struct l7m_candidate_place *l7m_put_candidate(struct l7m_candi
 	const struct l7m_key *key = &met->out.key;
 	const struct l7m_candidate *value = &met->candidate;
 	struct l7m_candidate_place *place;
-	__u32 i, at, found, evicted = 0;
+	__u32 i, at, found, how;
 	__u64 number;
 
 	if (!set)
 		return 0;
 	bpf_spin_lock(&set->lock);
 	at = *(volatile __u32 *)&set->next;
-	evicted = 1;
+	how = L7M_PUT_EVICTS;
 #pragma unroll
 	for (i = 0; i < L7M_WAYS; i++) {
 		found = *(volatile __u32 *)&set->tag[i];
 		if (!found) {
 			at = i;
-			evicted = 0;
+			how = L7M_PUT_FREE;
 		} else if ((found & ~L7M_TAG_PLACE) == tag &&
 			   l7m_same_key(&set->place[i].key, key)) {
 			at = i;
-			evicted = 0;
+			how = L7M_PUT_FOUND;
 			break;
 		}
 	}
@@ -129,33 +133,43 @@ static __noinline struct l7m_candidate_place *l7m_put_candidate(struct l7m_candi
 	 * Reloaded from a map the two are unknown to the verifier. It would otherwise follow each
 	 * of the eight places that the loop can end with up to the program's end.
 	 */
-	number = l7m_forget_by(met, (__u64)evicted << 32 | at);
-	evicted = (__u32)(number >> 32);
+	number = l7m_forget_by(met, (__u64)how << 32 | at);
+	how = (__u32)(number >> 32);
 	at = (__u32)number & L7M_TAG_PLACE;
-	if (evicted)
-		set->next = at + 1;
 	place = &set->place[at];
+	if (how == L7M_PUT_FOUND &&
+	    (__s32)(value->last_seen - place->value.last_seen) <= L7M_CANDIDATE_LIFE) {
+		bpf_spin_unlock(&set->lock);
+		return place;
+	}
+	if (how == L7M_PUT_EVICTS) {
+		set->next = at + 1;
+		if ((__s32)(value->last_seen - place->value.last_seen) > L7M_CANDIDATE_LIFE)
+			how = L7M_PUT_FREE;
+	}
 	/* No packet finds a place that is half written. */
 	*(volatile __u32 *)&set->tag[at] = 0;
-	if (evicted)
-		evicted = value->last_seen - place->value.last_seen <= L7M_CANDIDATE_LIFE;
 	place->key = *key;
 	place->value = *value;
-	/* The other endpoint has sent nothing yet. */
-	place->flight[value->initiator & 1] = met->flight;
-	place->flight[~value->initiator & 1] = (struct l7m_flight){};
+	place->flight[0] = (struct l7m_flight){};
+	place->flight[1] = (struct l7m_flight){};
 	*(volatile __u32 *)&set->tag[at] = tag | at;
 	bpf_spin_unlock(&set->lock);
-	if (evicted)
+	if (how == L7M_PUT_EVICTS)
 		l7m_count(L7M_COUNT_CANDIDATE_EVICTED, 1);
+	l7m_count(L7M_COUNT_NEW_FLOW, 1);
 	return place;
 }
 
-/* The candidate as it is, and its place given back. Returns 1 if there was one. */
+/*
+ * The candidate as it is, and its place given back, if it has this life. Returns L7M_SETTLE_TOOK,
+ * L7M_SETTLE_STALE if the key has another life, else 0.
+ */
 static __noinline int l7m_take_candidate(struct l7m_candidate_set *set, __u32 tag,
-					 const struct l7m_key *key, struct l7m_candidate *out)
+					 const struct l7m_key *key, __u64 flow_id,
+					 struct l7m_candidate *out)
 {
-	int taken = 0;
+	int result = 0;
 	__u32 i;
 
 	if (!set)
@@ -165,14 +179,18 @@ static __noinline int l7m_take_candidate(struct l7m_candidate_set *set, __u32 ta
 	for (i = 0; i < L7M_WAYS; i++) {
 		if ((set->tag[i] & ~L7M_TAG_PLACE) == tag &&
 		    l7m_same_key(&set->place[i].key, key)) {
+			if (set->place[i].value.flow_id != flow_id) {
+				result = L7M_SETTLE_STALE;
+				break;
+			}
 			*out = set->place[i].value;
 			set->tag[i] = 0;
-			taken = 1;
+			result = L7M_SETTLE_TOOK;
 			break;
 		}
 	}
 	bpf_spin_unlock(&set->lock);
-	return taken;
+	return result;
 }
 
 #endif /* L7MARK_BPF_CANDIDATE_TABLE_H */

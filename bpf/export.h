@@ -24,11 +24,12 @@ static __always_inline void l7m_fill_sample(struct l7m_sample *out, const struct
 
 	out->type = what->type;
 	out->flags = what->flags;
+	if (met->hook & L7M_HOOK_EGRESS)
+		out->flags |= L7M_SAMPLE_EGRESS;
 	out->time_ns = bpf_ktime_get_ns();
 	out->key = what->key;
-	out->count = c->count;
-	out->id = c->id;
-	out->action = c->action;
+	out->count = what->count;
+	out->flow_id = c->flow_id;
 	out->ifindex = met->ifindex;
 	out->wire_length = (__u32)met->bytes;
 	out->l3_offset = p->l3_offset;
@@ -38,7 +39,6 @@ static __always_inline void l7m_fill_sample(struct l7m_sample *out, const struct
 	out->initiator = c->initiator;
 	out->candidate_flags = c->flags;
 	out->sampled = (__u8)what->sampled;
-	out->egress = met->hook & L7M_HOOK_EGRESS ? 1 : 0;
 	out->l2 = met->hook & L7M_HOOK_L2 ? 1 : 0;
 	out->vlan = p->vlan;
 	out->offset = (__u16)what->offset;

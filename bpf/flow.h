@@ -37,8 +37,8 @@ static __noinline int l7m_reopen(l7m_ctx *ctx, struct l7m_met *met, const struct
 	what->sampled = 0;
 	l7m_make_key(&met->packet, &what->key);
 	__builtin_memset(old, 0, sizeof(*old));
-	old->count = v->count;
-	old->action = v->action;
+	what->count = v->count;
+	old->flow_id = v->flow_id;
 	old->initiator = v->initiator;
 	old->flags = v->flags;
 	old->ring = l7m_choose_ring(&met->packet, s);

@@ -17,12 +17,11 @@
 static __noinline int l7m_edit_one(struct l7m_edit *edit)
 {
 	struct l7m_verdict *v = l7m_verdict_of(&edit->key);
-	int manual = edit->what & L7M_EDIT_MANUAL;
 	const struct l7m_settings *s;
 	struct l7m_candidate *c;
 	__u32 zero = 0;
 
-	if (v && !v->flow_id == !!manual) {
+	if (v && v->flow_id == edit->flow_id) {
 		if (edit->what & L7M_EDIT_ACTION)
 			v->action = edit->action;
 		if (edit->what & L7M_EDIT_STATE)
@@ -33,14 +32,13 @@ static __noinline int l7m_edit_one(struct l7m_edit *edit)
 		}
 		return L7M_EDIT_VERDICT;
 	}
-	if (manual)
-		return L7M_EDIT_NONE;
 	s = bpf_map_lookup_elem(&settings, &zero);
-	if (!s)
-		return L7M_EDIT_NONE;
-	c = l7m_find_candidate(&edit->key, l7m_hash_of(&edit->key, s->seed));
+	c = s ? l7m_find_candidate(&edit->key, l7m_hash_of(&edit->key, s->seed)) : 0;
+	/* Looked up once more: remembered, it would double what the verifier walks through. */
 	if (!c)
-		return L7M_EDIT_NONE;
+		return l7m_verdict_of(&edit->key) ? L7M_EDIT_STALE : L7M_EDIT_NONE;
+	if (c->flow_id != edit->flow_id)
+		return L7M_EDIT_STALE;
 	if (edit->what & L7M_EDIT_ACTION)
 		c->action = edit->action;
 	if (edit->what & L7M_EDIT_STATE)
@@ -82,14 +80,27 @@ int l7mark_edit(struct __sk_buff *skb)
 	return TC_ACT_OK;
 }
 
+static __always_inline int l7m_has_counted(const struct l7m_verdict *now,
+					   const struct l7m_verdict *then)
+{
+	return now->last_seen != then->last_seen ||
+	       now->count.packets[0] != then->count.packets[0] ||
+	       now->count.packets[1] != then->count.packets[1];
+}
+
 static __noinline int l7m_settle_end(struct l7m_settlement *step)
 {
 	struct l7m_verdict *v = l7m_verdict_of(&step->key);
+	int busy;
 
-	/* The id asked for: another life of the five-tuple stays. */
-	if (!v || v->flow_id != step->verdict.flow_id)
+	if (!v)
 		return 0;
+	if (v->flow_id != step->flow_id)
+		return L7M_SETTLE_STALE;
+	busy = step->step == L7M_SETTLE_END && l7m_has_counted(v, &step->verdict);
 	step->verdict = *v;
+	if (busy)
+		return L7M_SETTLE_BUSY;
 	if (l7m_key_is_v4(&step->key)) {
 		struct l7m_key4 key4;
 
@@ -101,45 +112,70 @@ static __noinline int l7m_settle_end(struct l7m_settlement *step)
 	return L7M_SETTLE_TOOK;
 }
 
+/* Only where there is none: it may have been written by hand a moment ago. */
 static __always_inline long l7m_write_verdict(const struct l7m_settlement *step)
 {
 	struct l7m_key4 key4;
 
 	if (!l7m_key_is_v4(&step->key))
-		return bpf_map_update_elem(&flows6, &step->key, &step->verdict, BPF_ANY);
+		return bpf_map_update_elem(&flows6, &step->key, &step->verdict, BPF_NOEXIST);
 	l7m_key_to_v4(&step->key, &key4);
-	return bpf_map_update_elem(&flows4, &key4, &step->verdict, BPF_ANY);
+	return bpf_map_update_elem(&flows4, &key4, &step->verdict, BPF_NOEXIST);
+}
+
+/* A verdict that its life has already: what packets write into it stays. */
+static __always_inline void l7m_decide_again(struct l7m_verdict *v, const struct l7m_verdict *now)
+{
+	v->action = now->action;
+	v->application = now->application;
+	v->master = now->master;
+	v->next_look = now->next_look;
+	v->state = now->state;
+}
+
+static __always_inline void l7m_from_candidate(struct l7m_verdict *v, const struct l7m_candidate *c)
+{
+	/* A FIN that no sample told of is on the candidate only. */
+	v->flags |= c->flags;
+	v->ring = c->ring;
+	v->origin[0] = c->origin[0];
+	v->origin[1] = c->origin[1];
 }
 
 static __noinline int l7m_settle_one(struct l7m_settlement *step)
 {
 	struct l7m_candidate_place *place;
 	const struct l7m_settings *s;
-	const struct l7m_verdict *v;
+	struct l7m_verdict *v;
 	struct l7m_spot spot;
 	__u32 zero = 0;
-	int result = 0;
+	int result = 0, took;
 
 	s = bpf_map_lookup_elem(&settings, &zero);
 	if (!s || !l7m_find_spot(l7m_hash_of(&step->key, s->seed), &spot))
 		return 0;
 	if (step->step == L7M_SETTLE_DECIDE) {
-		/* A FIN that no sample told of is on the candidate only. */
 		place = l7m_find_place(spot.set, spot.tag, &step->key);
-		if (place)
-			step->verdict.flags |= place->value.flags;
+		v = l7m_verdict_of(&step->key);
 		/* One written by hand stays, even if userspace has not seen it yet. */
-		v = step->verdict.flow_id ? l7m_verdict_of(&step->key) : 0;
-		if (v && !v->flow_id)
+		if (v && !v->flow_id) {
 			result = L7M_SETTLE_MANUAL;
-		else if (l7m_write_verdict(step))
-			return 0;
-		else
+		} else if (v && v->flow_id == step->flow_id) {
+			l7m_decide_again(v, &step->verdict);
 			result = L7M_SETTLE_WROTE;
+		} else if (v || !place || place->value.flow_id != step->flow_id) {
+			return L7M_SETTLE_STALE;
+		} else {
+			step->verdict.flow_id = step->flow_id;
+			l7m_from_candidate(&step->verdict, &place->value);
+			if (l7m_write_verdict(step))
+				return 0;
+			result = L7M_SETTLE_WROTE;
+		}
 	}
-	if (l7m_take_candidate(spot.set, spot.tag, &step->key, &step->candidate))
-		result |= L7M_SETTLE_TOOK;
-	return result;
+	/* The union is the candidate's from here on. */
+	took = l7m_take_candidate(spot.set, spot.tag, &step->key, step->flow_id, &step->candidate);
+	return result ? result | (took & L7M_SETTLE_TOOK) : took;
 }
 
 L7M_FUNCTION int l7m_settle_at(struct __sk_buff *skb, __u32 i)
@@ -153,8 +189,10 @@ L7M_FUNCTION int l7m_settle_at(struct __sk_buff *skb, __u32 i)
 	if ((void *)(at + 1) > (void *)(long)skb->data_end)
 		return 0;
 	step = *at;
-	step.result =
-		(__u8)(step.step == L7M_SETTLE_END ? l7m_settle_end(&step) : l7m_settle_one(&step));
+	if (step.step == L7M_SETTLE_END || step.step == L7M_SETTLE_REMOVE)
+		step.result = (__u8)l7m_settle_end(&step);
+	else
+		step.result = (__u8)l7m_settle_one(&step);
 	*at = step;
 	return 1;
 }
@@ -177,7 +215,7 @@ L7M_FUNCTION int l7m_settle_fetch(struct __sk_buff *skb, __u32 i)
 	s = bpf_map_lookup_elem(&settings, &zero);
 	if (!s)
 		return 0;
-	if (at->step != L7M_SETTLE_END)
+	if (at->step == L7M_SETTLE_DECIDE || at->step == L7M_SETTLE_TAKE)
 		l7m_fetch_set(l7m_hash_of(&at->key, s->seed));
 	return 1;
 }

@@ -71,6 +71,14 @@ struct {
 	__type(value, struct l7m_promise);
 } hints SEC(".maps");
 
+/* Flows begun, for their ids. Programs write. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} lives SEC(".maps");
+
 /* Ports by datagram, for fragments after the first. Programs write; the oldest goes when full. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -85,6 +85,7 @@ L7M_FUNCTION __u64 l7m_parser_tunnel(l7m_ctx *ctx, __u64 behind)
  */
 struct l7m_export {
 	struct l7m_key key;
+	struct l7m_counters count;
 	__u16 type;
 	__u16 flags;
 	__u32 wanted;  /* bytes of the frame to copy, 0 for none */

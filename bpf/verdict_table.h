@@ -6,14 +6,6 @@
 #include "maps.h"
 #include "packet.h"
 
-static __always_inline void l7m_count_packet(struct l7m_counters *count, const struct l7m_met *met)
-{
-	__u32 sender = met->sender & 1;
-
-	count->packets[sender] += met->segments;
-	count->bytes[sender] += met->bytes;
-}
-
 static __always_inline struct l7m_verdict *l7m_find_verdict(struct l7m_met *met)
 {
 	if (met->packet.version == 4) {
@@ -41,7 +33,10 @@ static __always_inline struct l7m_verdict *l7m_verdict_of(const struct l7m_key *
 
 static __always_inline void l7m_count_verdict(struct l7m_verdict *v, const struct l7m_met *met)
 {
-	l7m_count_packet(&v->count, met);
+	__u32 sender = met->sender & 1;
+
+	v->count.packets[sender] += met->segments;
+	v->count.bytes[sender] += met->bytes;
 	v->last_seen = (__u32)bpf_jiffies64();
 }
 

@@ -180,7 +180,7 @@ struct FlowFacts {
 // An answer of a classifier about one flow.
 struct Answer {
   FlowKey key;
-  std::uint32_t id = 0;  // l7m_candidate.id of the life it belongs to
+  std::uint64_t id = 0;  // l7m_candidate.flow_id: the life that it is about
   std::uint8_t initiator = 0;
   FlowState state = FlowState::undecided;
   bool closed = false;  // FIN or RST was seen
@@ -192,6 +192,10 @@ struct Answer {
   std::uint64_t last_ns = 0;
   std::string name;  // as ndpiReader prints it: "TLS.Zoom", "DNS"
 };
+
+[[nodiscard]] inline l7m_counters wide(const l7m_candidate_counters& count) {
+  return {{count.packets[0], count.packets[1]}, {count.bytes[0], count.bytes[1]}};
+}
 
 // Names resolved by a DNS answer that passed by.
 struct DnsAnswer {

@@ -18,7 +18,7 @@
 #define L7M_ASSERT_SIZE(type, size) _Static_assert(sizeof(type) == (size), #type)
 #endif
 
-#define L7M_LAYOUT_VERSION 1
+#define L7M_LAYOUT_VERSION 2
 
 /* Map sizes when nothing else is configured. */
 #define L7M_DEFAULT_FLOWS      (256 * 1024)
@@ -45,13 +45,14 @@
 /*
  * A five-tuple in canonical form: both directions of a flow have one key. Endpoint 0 is the one
  * with the lower address (compared as 16 bytes), or on equal addresses the lower port. IPv4
- * addresses are ::ffff:a.b.c.d. Ports are 0 for protocols without any. Reserved bytes are 0.
+ * addresses are ::ffff:a.b.c.d. Ports are 0 for protocols without any. The VLAN ids are those of
+ * the outer and the inner tag, 12 bits each in that order as on the wire; 0 for no tag.
  */
 struct l7m_key {
 	__be32 addr[2][4];
 	__be16 port[2];
 	__u8 protocol; /* IPPROTO_* of the transport */
-	__u8 reserved[3];
+	__u8 vlan[3];
 };
 L7M_ASSERT_SIZE(struct l7m_key, 40);
 
@@ -60,7 +61,7 @@ struct l7m_key4 {
 	__be32 addr[2];
 	__be16 port[2];
 	__u8 protocol;
-	__u8 reserved[3];
+	__u8 vlan[3];
 };
 L7M_ASSERT_SIZE(struct l7m_key4, 16);
 
@@ -84,51 +85,75 @@ struct l7m_counters {
 };
 L7M_ASSERT_SIZE(struct l7m_counters, 32);
 
-/* Bits of l7m_verdict.flags and l7m_candidate.flags. */
-#define L7M_FLOW_FIN0	   0x01 /* endpoint 0 sent a FIN */
-#define L7M_FLOW_FIN1	   0x02 /* endpoint 1 sent a FIN */
-#define L7M_FLOW_RST	   0x04 /* either sent a RST */
+/* Bits of l7m_verdict.flags, l7m_candidate.flags and l7m_sample.candidate_flags. */
+#define L7M_FLOW_FIN0	   0x0001 /* endpoint 0 sent a FIN */
+#define L7M_FLOW_FIN1	   0x0002 /* endpoint 1 sent a FIN */
+#define L7M_FLOW_RST	   0x0004 /* either sent a RST */
 #define L7M_FLOW_CLOSED	   (L7M_FLOW_FIN0 | L7M_FLOW_FIN1 | L7M_FLOW_RST)
-#define L7M_FLOW_MIDSTREAM 0x08 /* TCP, and the first packet seen was no SYN */
-#define L7M_FLOW_SERVICE   0x10 /* provisional by service memory */
-#define L7M_FLOW_HINT	   0x20 /* provisional by a DNS hint */
-#define L7M_FLOW_BARRED	   0x40 /* never sample: its worker crashed on it */
-#define L7M_FLOW_ANSWER	   0x80 /* the first packet seen was a SYN-ACK: its sender is the server */
+#define L7M_FLOW_MIDSTREAM 0x0008 /* TCP, and the first packet seen was no SYN */
+#define L7M_FLOW_SERVICE   0x0010 /* provisional by service memory */
+#define L7M_FLOW_HINT	   0x0020 /* provisional by a DNS hint */
+#define L7M_FLOW_HEADERS   0x0040 /* provisional by a class that needs nothing but headers */
+#define L7M_FLOW_ANSWER	   0x0080 /* the first packet seen was a SYN-ACK: its sender is the server */
+#define L7M_FLOW_FORGED	   0x0100 /* a SYN, FIN or RST was not believed */
+#define L7M_FLOW_AGAIN	   0x0200 /* has had a verdict, and is being looked at again */
+#define L7M_FLOW_PROBE	   0x0400 /* let through in order to look at its service again */
 
-/* Maps `flows4` and `flows6`: flows that have an answer, "unknown" included. */
+/*
+ * Map `lives`, per CPU: how many flows this CPU has begun. With the CPU's number it makes an id
+ * that no other flow has or had. It is pinned as all are, so a restart goes on counting. An id of 0
+ * belongs to verdicts that were written by hand.
+ */
+#define L7M_LIFE_CPU_SHIFT 48
+
+/* Maps `flows4` and `flows6`: flows that have an answer, "unknown" included. One cache line. */
 struct l7m_verdict {
 	struct l7m_counters count; /* since the verdict; what came before is userspace's */
 	__u32 last_seen;	   /* jiffies, low 32 bits */
 	__u32 action;		   /* index into map `actions` */
+	__u64 flow_id;		   /* the life that it belongs to; 0: written by hand */
 	__u16 application;	   /* nDPI's protocol numbers, 0 for unknown */
 	__u16 master;
-	__u8 state;	/* enum l7m_state */
-	__u8 flags;	/* L7M_FLOW_* */
-	__u8 initiator; /* endpoint that sent the first packet seen: 0 or 1 */
+	__u16 next_look; /* the sender's packet of that number is looked at again; 0: none */
+	__u16 closing;	 /* packets[0] + packets[1], low 16 bits, when it was closed */
+	__u16 flags;	 /* L7M_FLOW_* */
+	__u8 state;	 /* enum l7m_state */
+	__u8 initiator;	 /* endpoint that sent the first packet seen: 0 or 1 */
+	__u8 ring;	 /* as the candidate's */
+	__u8 origin[2];	 /* by endpoint: of its hop limit and its side; 0: not seen */
 	__u8 reserved;
-	__u64 flow_id; /* unique in an instance's life, given by userspace; 0: written by hand */
 };
-L7M_ASSERT_SIZE(struct l7m_verdict, 56);
+L7M_ASSERT_SIZE(struct l7m_verdict, 64);
+
+/* As struct l7m_counters; no candidate lives for 2^32 packets. */
+struct l7m_candidate_counters {
+	__u64 bytes[2];
+	__u32 packets[2];
+};
+L7M_ASSERT_SIZE(struct l7m_candidate_counters, 24);
 
 /* A flow that is still being sampled. */
 struct l7m_candidate {
-	__u32 action;	/* index into map `actions` */
-	__u32 id;	/* tells two lives of a five-tuple apart */
-	__u8 state;	/* L7M_STATE_UNDECIDED or L7M_STATE_PROVISIONAL */
-	__u8 initiator; /* endpoint that sent the first packet seen: 0 or 1 */
-	__u8 ring;	/* which ring buffer its samples go to */
-	__u8 packets;	/* payload packets wanted; from the settings, userspace may raise it */
-	__u8 whole;	/* of them, how many whole */
-	__u8 reserved[3];
+	__u64 flow_id;
+	__u32 action;	     /* index into map `actions` */
+	__u32 rtt_server_us; /* between us and the server, by the handshake; 0: not known */
+	__u8 state;	     /* L7M_STATE_UNDECIDED or L7M_STATE_PROVISIONAL */
+	__u8 initiator;	     /* endpoint that sent the first packet seen: 0 or 1 */
+	__u8 ring;	     /* which ring buffer its samples go to */
+	__u8 packets;	     /* payload packets wanted; from the settings, userspace may raise it */
+	__u8 whole;	     /* of them, how many whole */
+	__u8 origin[2];	     /* as l7m_verdict.origin */
+	__u8 reserved;
 	/* What every packet writes: in a place of the table, a cache line of its own. */
-	struct l7m_counters count;
-	__u32 last_seen; /* jiffies, low 32 bits */
-	__u8 flags;	 /* L7M_FLOW_* */
-	__u8 sampled;	 /* payload packets copied so far */
-	__u8 first_sent; /* the first packet has been copied */
-	__u8 reserved2;
+	struct l7m_candidate_counters count;
+	__u32 last_seen;     /* jiffies, low 32 bits */
+	__u16 flags;	     /* L7M_FLOW_* */
+	__u8 sampled;	     /* payload packets copied so far */
+	__u8 first_sent;     /* the first packet has been copied */
+	__u32 stamp_us;	     /* CLOCK_MONOTONIC, low 32 bits, of the handshake's last step */
+	__u32 rtt_client_us; /* between us and the client, by the handshake; 0: not known */
 };
-L7M_ASSERT_SIZE(struct l7m_candidate, 56);
+L7M_ASSERT_SIZE(struct l7m_candidate, 64);
 
 /*
  * How far one endpoint's first flight is copied: sampling.h has the rules. In the place of a
@@ -162,7 +187,6 @@ L7M_ASSERT_SIZE(struct l7m_flight, 12);
 struct l7m_candidate_place {
 	/* One cache line that packets only read, so that both directions' CPUs have it... */
 	struct l7m_key key;
-	__u64 reserved;
 	/* ...and, from value.count on, one that they write. */
 	struct l7m_candidate value;
 	struct l7m_flight flight[2]; /* by endpoint */
@@ -226,8 +250,10 @@ struct l7m_promise {
 	__u32 action;  /* index into map `actions` */
 	__u16 application;
 	__u16 master;
+	__u64 next_pass; /* jiffies, 64 bits: from then on one flow may pass that would be dropped
+			  */
 };
-L7M_ASSERT_SIZE(struct l7m_promise, 16);
+L7M_ASSERT_SIZE(struct l7m_promise, 24);
 
 /* Map `fragments`: ports of a datagram whose first fragment has been seen. */
 struct l7m_fragment_key {

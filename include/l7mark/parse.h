@@ -201,7 +201,7 @@ static __always_inline int l7m_make_key(const struct l7m_packet *p, struct l7m_k
 	key->port[0] = sender ? p->dport : p->sport;
 	key->port[1] = sender ? p->sport : p->dport;
 	key->protocol = p->protocol;
-	key->reserved[0] = key->reserved[1] = key->reserved[2] = 0;
+	key->vlan[0] = key->vlan[1] = key->vlan[2] = 0;
 	return sender;
 }
 
@@ -215,7 +215,7 @@ static __always_inline int l7m_make_key4(const struct l7m_packet *p, struct l7m_
 	key->port[sender] = p->sport;
 	key->port[sender ^ 1] = p->dport;
 	key->protocol = p->protocol;
-	key->reserved[0] = key->reserved[1] = key->reserved[2] = 0;
+	key->vlan[0] = key->vlan[1] = key->vlan[2] = 0;
 	return sender;
 }
 
@@ -231,7 +231,7 @@ static __always_inline void l7m_key_to_v4(const struct l7m_key *key, struct l7m_
 	out->port[0] = key->port[0];
 	out->port[1] = key->port[1];
 	out->protocol = key->protocol;
-	out->reserved[0] = out->reserved[1] = out->reserved[2] = 0;
+	__builtin_memcpy(out->vlan, key->vlan, sizeof(out->vlan));
 }
 
 static __always_inline void l7m_key_from_v4(const struct l7m_key4 *key, struct l7m_key *out)
@@ -248,7 +248,7 @@ static __always_inline void l7m_key_from_v4(const struct l7m_key4 *key, struct l
 		out->port[i] = key->port[i];
 	}
 	out->protocol = key->protocol;
-	out->reserved[0] = out->reserved[1] = out->reserved[2] = 0;
+	__builtin_memcpy(out->vlan, key->vlan, sizeof(out->vlan));
 }
 
 #endif /* L7MARK_PARSE_H */

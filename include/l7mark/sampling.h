@@ -30,9 +30,9 @@ static __always_inline void l7m_begin_candidate(struct l7m_candidate *c, const s
 }
 
 /* Flag bits that a TCP segment sets on its flow. */
-static __always_inline __u8 l7m_closing_flags(const struct l7m_packet *p, int sender)
+static __always_inline __u16 l7m_closing_flags(const struct l7m_packet *p, int sender)
 {
-	__u8 flags = 0;
+	__u16 flags = 0;
 
 	if (p->tcp_flags & L7M_TCP_FIN)
 		flags |= sender ? L7M_FLOW_FIN1 : L7M_FLOW_FIN0;
@@ -42,9 +42,9 @@ static __always_inline __u8 l7m_closing_flags(const struct l7m_packet *p, int se
 }
 
 /* Of flow flags: no more is to come. Half closed is open. */
-static __always_inline int l7m_is_closed(__u8 flags)
+static __always_inline int l7m_is_closed(__u16 flags)
 {
-	const __u8 both = L7M_FLOW_FIN0 | L7M_FLOW_FIN1;
+	const __u16 both = L7M_FLOW_FIN0 | L7M_FLOW_FIN1;
 
 	return (flags & L7M_FLOW_RST) || (flags & both) == both;
 }
@@ -80,8 +80,6 @@ static __always_inline __u32 l7m_sample_length(const struct l7m_candidate *c,
 					       const struct l7m_packet *p,
 					       const struct l7m_settings *s)
 {
-	if (c->flags & L7M_FLOW_BARRED)
-		return 0;
 	if (p->payload == 0)
 		return c->first_sent ? 0 : s->whole_snaplen;
 	if (c->sampled >= c->packets)
@@ -123,7 +121,7 @@ static __always_inline void l7m_packet_wanted(const struct l7m_candidate *c, str
 	__u32 reach, flight;
 
 	l7m_refuse_flight(c, p, s, out);
-	if (!s->flight || (c->flags & L7M_FLOW_BARRED))
+	if (!s->flight)
 		return;
 	flight = l7m_flight_wants(f, p, head, s->flight);
 	if (!flight)

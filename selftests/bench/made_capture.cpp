@@ -247,8 +247,8 @@ void PacketSource::add(std::span<const std::uint8_t> frame, std::size_t file) {
   FlowKey key;
   l7m_make_key(&packet, &key.raw);
   // Of two files, equal flows are two.
-  key.raw.reserved[0] = static_cast<std::uint8_t>(file);
-  key.raw.reserved[1] = static_cast<std::uint8_t>(file >> 8);
+  key.raw.vlan[0] = static_cast<std::uint8_t>(file);
+  key.raw.vlan[1] = static_cast<std::uint8_t>(file >> 8);
   Address sender;
   std::memcpy(sender.bytes.data(), packet.saddr, sender.bytes.size());
   const auto [flow, fresh] = known_->flows.try_emplace(key, sender, 0U);

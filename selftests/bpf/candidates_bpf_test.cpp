@@ -3,9 +3,11 @@
 // leave it and the table of verdicts.
 #include <gmock/gmock.h>
 #include <l7mark/candidates.h>
+#include <sched.h>
 
 #include <atomic>
 #include <map>
+#include <set>
 #include <thread>
 
 #include "layers.hpp"
@@ -60,13 +62,19 @@ class Candidates : public testing::Test {
     return plane_->maps.candidate(key_of(ends)).has_value();
   }
 
-  l7m_settlement settle(const Endpoints& ends, l7m_settle_step what, std::uint64_t flow_id = 0,
-                        std::uint8_t flags = 0) const {
+  // Of the flow that is sampled; 0 if none is.
+  [[nodiscard]] std::uint64_t life(const Endpoints& ends) const {
+    const auto candidate = plane_->maps.candidate(key_of(ends));
+    return candidate ? candidate->flow_id : 0;
+  }
+
+  l7m_settlement settle(const Endpoints& ends, l7m_settle_step what, std::uint64_t flow_id,
+                        const l7m_verdict& verdict = {}) const {
     l7m_settlement step{};
     step.key = key_of(ends).raw;
+    step.flow_id = flow_id;
     step.step = static_cast<std::uint8_t>(what);
-    step.verdict.flow_id = flow_id;
-    step.verdict.flags = flags;
+    step.verdict = verdict;
     EXPECT_TRUE(plane_->maps.settle({&step, 1}).ok());
     return step;
   }
@@ -118,11 +126,14 @@ TEST_F(Candidates, PlacesGivenBackAreFree) {
     const Endpoints ends = ends_of(n, n % 3 == 0);
     ingress(segment(ends, kSyn));
     ingress(segment(ends, kAck, 10));
-    const l7m_settlement step = settle(ends, L7M_SETTLE_TAKE);
+    const std::uint64_t id = life(ends);
+    EXPECT_EQ(settle(ends, L7M_SETTLE_TAKE, id + 1).result, L7M_SETTLE_STALE) << "another life";
+    const l7m_settlement step = settle(ends, L7M_SETTLE_TAKE, id);
     EXPECT_EQ(step.result, L7M_SETTLE_TOOK);
+    EXPECT_EQ(step.candidate.flow_id, id);
     EXPECT_EQ(step.candidate.count.packets[sender_of(ends)], 2U);
     EXPECT_EQ(step.candidate.sampled, 1);
-    EXPECT_EQ(settle(ends, L7M_SETTLE_TAKE).result, 0) << "it is gone";
+    EXPECT_EQ(settle(ends, L7M_SETTLE_TAKE, id).result, 0) << "it is gone";
   }
   EXPECT_EQ(plane_->candidates(), 0U);
   EXPECT_EQ(plane_->count(L7M_COUNT_CANDIDATE_EVICTED), 0U);
@@ -152,19 +163,55 @@ TEST_F(Candidates, DecidingMovesAFlow) {
     plane_->set([](l7m_settings& settings) { settings.flags |= L7M_SET_PAUSED; });
     ingress(segment(ends, kFin));  // no sample tells of it
     plane_->set([](l7m_settings& settings) { settings.flags = 0; });
-    const l7m_settlement step = settle(ends, L7M_SETTLE_DECIDE, 77, L7M_FLOW_HINT);
+    const std::uint64_t id = life(ends);
+    l7m_verdict answer{};
+    answer.action = 8;
+    answer.flags = L7M_FLOW_HINT;
+    const l7m_settlement step = settle(ends, L7M_SETTLE_DECIDE, id, answer);
     EXPECT_EQ(step.result, L7M_SETTLE_WROTE | L7M_SETTLE_TOOK);
     EXPECT_EQ(step.candidate.count.packets[sender_of(ends)], 2U);
     EXPECT_FALSE(known(ends));
-    const auto verdict = plane_->maps.verdict(key_of(ends));
+    auto verdict = plane_->maps.verdict(key_of(ends));
     ASSERT_TRUE(verdict);
-    EXPECT_EQ(verdict->flow_id, 77U);
+    EXPECT_EQ(verdict->flow_id, id);
+    EXPECT_EQ(verdict->action, 8U);
     EXPECT_EQ(verdict->flags,
               L7M_FLOW_HINT | (sender_of(ends) == 0 ? L7M_FLOW_FIN0 : L7M_FLOW_FIN1));
     EXPECT_EQ(verdict->count.packets[0] + verdict->count.packets[1], 0U);
-    // Again, without a candidate: replaced.
-    EXPECT_EQ(settle(ends, L7M_SETTLE_DECIDE, 78).result, L7M_SETTLE_WROTE);
-    EXPECT_EQ(plane_->maps.verdict(key_of(ends))->flow_id, 78U);
+    // Again: what it decides is new, what packets wrote stays.
+    ingress(segment(ends, kAck, 9));
+    answer.action = 12;
+    answer.flags = 0;
+    EXPECT_EQ(settle(ends, L7M_SETTLE_DECIDE, id, answer).result, L7M_SETTLE_WROTE);
+    verdict = plane_->maps.verdict(key_of(ends));
+    ASSERT_TRUE(verdict);
+    EXPECT_EQ(verdict->flow_id, id);
+    EXPECT_EQ(verdict->action, 12U);
+    EXPECT_NE(verdict->flags & L7M_FLOW_HINT, 0);
+    EXPECT_EQ(verdict->count.packets[sender_of(ends)], 1U);
+  }
+}
+
+// The answer of a life that is over changes nothing, whatever is there now.
+TEST_F(Candidates, DecidingAnotherLifeDoesNothing) {
+  ASSERT_NO_FATAL_FAILURE(make(8192));
+  if (IsSkipped()) return;
+  for (const bool v6 : {false, true}) {
+    const Endpoints ends = ends_of(1, v6);
+    EXPECT_EQ(settle(ends, L7M_SETTLE_DECIDE, 77).result, L7M_SETTLE_STALE) << "nothing is there";
+    EXPECT_FALSE(plane_->maps.verdict(key_of(ends)));
+    ingress(segment(ends, kSyn));
+    const std::uint64_t id = life(ends);
+    EXPECT_EQ(settle(ends, L7M_SETTLE_DECIDE, id + 1).result, L7M_SETTLE_STALE) << "a candidate";
+    EXPECT_FALSE(plane_->maps.verdict(key_of(ends)));
+    EXPECT_EQ(life(ends), id);
+    EXPECT_EQ(settle(ends, L7M_SETTLE_DECIDE, id).result, L7M_SETTLE_WROTE | L7M_SETTLE_TOOK);
+    l7m_verdict answer{};
+    answer.action = 8;
+    EXPECT_EQ(settle(ends, L7M_SETTLE_DECIDE, id + 1, answer).result, L7M_SETTLE_STALE)
+        << "a verdict";
+    EXPECT_EQ(plane_->maps.verdict(key_of(ends))->flow_id, id);
+    EXPECT_EQ(plane_->maps.verdict(key_of(ends))->action, 0U);
   }
 }
 
@@ -174,9 +221,10 @@ TEST_F(Candidates, FullTableLeavesTheCandidate) {
   for (const bool v6 : {false, true}) {
     unsigned written = 0, full = 0;
     for (unsigned n = 0; n < 16; ++n) {
-      ingress(segment(ends_of(n, v6), kSyn));
-      const l7m_settlement step = settle(ends_of(n, v6), L7M_SETTLE_DECIDE);
-      EXPECT_EQ(known(ends_of(n, v6)), step.result == 0);
+      const Endpoints ends = ends_of(n, v6);
+      ingress(segment(ends, kSyn));
+      const l7m_settlement step = settle(ends, L7M_SETTLE_DECIDE, life(ends));
+      EXPECT_EQ(known(ends), step.result == 0);
       ++(step.result != 0 ? written : full);
     }
     EXPECT_GE(written, 4U);
@@ -189,36 +237,47 @@ TEST_F(Candidates, AnswerDoesNotReplaceTheVerdictByHand) {
   if (IsSkipped()) return;
   for (const bool v6 : {false, true}) {
     const Endpoints ends = ends_of(1, v6);
+    ingress(segment(ends, kSyn));
+    const std::uint64_t id = life(ends);
     VerdictEntry by_hand{key_of(ends), {}};
     by_hand.verdict.action = 8;
     ASSERT_TRUE(plane_->maps.put_verdicts({&by_hand, 1}).ok());
-    ASSERT_TRUE(plane_->maps.put_candidate(key_of(ends), {}).ok());
-    const l7m_settlement step = settle(ends, L7M_SETTLE_DECIDE, 77);
-    EXPECT_EQ(step.result, L7M_SETTLE_MANUAL | L7M_SETTLE_TOOK);
+    EXPECT_EQ(settle(ends, L7M_SETTLE_DECIDE, id).result, L7M_SETTLE_MANUAL | L7M_SETTLE_TOOK);
     EXPECT_FALSE(known(ends));
     ASSERT_TRUE(plane_->maps.verdict(key_of(ends)));
     EXPECT_EQ(plane_->maps.verdict(key_of(ends))->flow_id, 0U);
     EXPECT_EQ(plane_->maps.verdict(key_of(ends))->action, 8U);
-    EXPECT_EQ(settle(ends, L7M_SETTLE_END, 77).result, 0) << "another's";
-    EXPECT_EQ(settle(ends, L7M_SETTLE_END, 0).result, L7M_SETTLE_TOOK);
-    EXPECT_EQ(settle(ends, L7M_SETTLE_DECIDE, 77).result, L7M_SETTLE_WROTE);
+    EXPECT_EQ(settle(ends, L7M_SETTLE_REMOVE, id).result, L7M_SETTLE_STALE) << "another's";
+    EXPECT_EQ(settle(ends, L7M_SETTLE_END, 0, by_hand.verdict).result, L7M_SETTLE_TOOK);
+    EXPECT_FALSE(plane_->maps.verdict(key_of(ends)));
   }
 }
 
-TEST_F(Candidates, EndTakesTheVerdictThatIsMeant) {
+// Of the life that is meant, and only as long as it is as it was read.
+TEST_F(Candidates, EndTakesTheVerdictThatWasRead) {
   ASSERT_NO_FATAL_FAILURE(make(8192));
   if (IsSkipped()) return;
   for (const bool v6 : {false, true}) {
     const Endpoints ends = ends_of(1, v6);
-    settle(ends, L7M_SETTLE_DECIDE, 5);
+    plane_->decide(key_of(ends), 8);
+    const l7m_verdict read = *plane_->maps.verdict(key_of(ends));
+    EXPECT_EQ(settle(ends, L7M_SETTLE_END, 2, read).result, L7M_SETTLE_STALE);
     ingress(segment(ends, kAck, 9));
-    EXPECT_EQ(settle(ends, L7M_SETTLE_END, 4).result, 0) << "another life of the five-tuple";
+    const l7m_settlement busy = settle(ends, L7M_SETTLE_END, 1, read);
+    EXPECT_EQ(busy.result, L7M_SETTLE_BUSY);
+    EXPECT_EQ(busy.verdict.count.packets[sender_of(ends)], 1U) << "it tells what there is now";
     ASSERT_TRUE(plane_->maps.verdict(key_of(ends)));
-    const l7m_settlement step = settle(ends, L7M_SETTLE_END, 5);
+    const l7m_settlement step = settle(ends, L7M_SETTLE_END, 1, busy.verdict);
     EXPECT_EQ(step.result, L7M_SETTLE_TOOK);
     EXPECT_EQ(step.verdict.count.packets[sender_of(ends)], 1U);
     EXPECT_FALSE(plane_->maps.verdict(key_of(ends)));
-    EXPECT_EQ(settle(ends, L7M_SETTLE_END, 5).result, 0);
+    EXPECT_EQ(settle(ends, L7M_SETTLE_END, 1, read).result, 0);
+    // Whatever it has counted.
+    plane_->decide(key_of(ends), 8);
+    ingress(segment(ends, kAck, 9));
+    EXPECT_EQ(settle(ends, L7M_SETTLE_REMOVE, 2).result, L7M_SETTLE_STALE);
+    EXPECT_EQ(settle(ends, L7M_SETTLE_REMOVE, 1).result, L7M_SETTLE_TOOK);
+    EXPECT_FALSE(plane_->maps.verdict(key_of(ends)));
   }
 }
 
@@ -231,7 +290,7 @@ TEST_F(Candidates, StepsByTheHundred) {
     ingress(segment(ends_of(n), kSyn));
     steps[n].key = key_of(ends_of(n)).raw;
     steps[n].step = n % 2 == 0 ? L7M_SETTLE_DECIDE : L7M_SETTLE_TAKE;
-    steps[n].verdict.flow_id = n;
+    steps[n].flow_id = life(ends_of(n));
   }
   ASSERT_TRUE(plane_->maps.settle(steps).ok());
   for (unsigned n = 0; n < steps.size(); ++n) {
@@ -239,6 +298,46 @@ TEST_F(Candidates, StepsByTheHundred) {
     EXPECT_EQ(plane_->maps.verdict(key_of(ends_of(n))).has_value(), n % 2 == 0);
   }
   EXPECT_EQ(plane_->candidates(), 0U);
+}
+
+// Both directions of a flow may be seen first at once, on two CPUs: one of them begins it, and the
+// other counts into what it finds.
+TEST_F(Candidates, TwoCpusBeginOneFlow) {
+  constexpr unsigned kRounds = 20'000;
+  if (std::thread::hardware_concurrency() < 2) GTEST_SKIP() << "needs two CPUs";
+  ASSERT_NO_FATAL_FAILURE(make(65536));
+  if (IsSkipped()) return;
+  const int program = plane_->tc("l7mark_ingress");
+  std::atomic<unsigned> begun[2] = {0, 0};
+  const auto send = [&](unsigned cpu) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    ASSERT_EQ(sched_setaffinity(0, sizeof(set), &set), 0);
+    for (unsigned n = 0; n < kRounds; ++n) {
+      const Endpoints ends = ends_of(n);
+      const Bytes packet = segment(cpu == 0 ? ends : ends.reversed(), kAck);
+      begun[cpu] = n + 1;
+      while (begun[1 - cpu] <= n) std::this_thread::yield();
+      run_tc(program, packet);
+    }
+  };
+  std::thread first(send, 0U), second(send, 1U);
+  first.join();
+  second.join();
+  EXPECT_EQ(plane_->count(L7M_COUNT_NEW_FLOW), kRounds);
+  std::size_t flows = 0, lost = 0;
+  std::set<std::uint64_t> ids;
+  ASSERT_TRUE(plane_->maps
+                  .for_each_candidate([&](const FlowKey&, const l7m_candidate& candidate) {
+                    ++flows;
+                    ids.insert(candidate.flow_id);
+                    lost += candidate.count.packets[0] != 1 || candidate.count.packets[1] != 1;
+                  })
+                  .ok());
+  EXPECT_EQ(ids.size(), flows);
+  EXPECT_EQ(flows, kRounds - plane_->count(L7M_COUNT_CANDIDATE_EVICTED));
+  EXPECT_EQ(lost, 0U) << "packets";
 }
 
 // Settings are written anew at every reload: candidates must be found where they were put.
@@ -269,7 +368,7 @@ TEST_F(Candidates, SetsBearContention) {
   std::size_t taken = 0, twice = 0, misplaced = 0;
   for (int round = 0; round < 3000; ++round) {
     const Endpoints ends = ends_of(static_cast<unsigned>(round) % 12);
-    if ((settle(ends, L7M_SETTLE_TAKE).result & L7M_SETTLE_TOOK) != 0) ++taken;
+    if ((settle(ends, L7M_SETTLE_TAKE, life(ends)).result & L7M_SETTLE_TOOK) != 0) ++taken;
     const __u32 zero = 0;
     l7m_candidate_set set{};
     ASSERT_EQ(bpf_map_lookup_elem_flags(plane_->maps.map_fd("candidates"), &zero, &set, BPF_F_LOCK),

@@ -332,11 +332,12 @@ TEST_F(Flow, SynOnAClosedFlowBeginsItAnew) {
     EXPECT_EQ(records[0].head.captured, 0U);
     EXPECT_EQ(records[0].head.count.packets[sender_of(ends)], 3U);
     EXPECT_EQ(records[0].head.count.bytes[sender_of(ends)], bytes);
-    EXPECT_EQ(records[0].head.action, kAction);
+    EXPECT_EQ(records[0].head.flow_id, 1U) << "that of the life that is over";
     const FlowKey key = key_of(ends);
     EXPECT_EQ(std::memcmp(&records[0].head.key, &key.raw, sizeof(l7m_key)), 0);
     EXPECT_EQ(records[1].head.type, L7M_RECORD_SAMPLE);
     EXPECT_EQ(records[1].head.flags, L7M_SAMPLE_FIRST);
+    EXPECT_EQ(records[1].head.flow_id, candidate(ends).flow_id);
     EXPECT_EQ(candidate(ends).count.packets[sender_of(ends)], 1U);
   }
   EXPECT_EQ(plane_->count(L7M_COUNT_REOPENED), 2U);
@@ -484,7 +485,7 @@ TEST_F(Flow, XdpSamplesAsTcDoes) {
       segment(k4.reversed(), kFin),
   };
   std::vector<Record> seen[2];
-  std::vector<l7m_counters> counts[2];
+  std::vector<l7m_candidate_counters> counts[2];
   for (const unsigned at_xdp : {0U, 1U}) {
     plane_->reset();
     plane_->set([](l7m_settings& settings) { settings.rings = 1; });
@@ -501,14 +502,14 @@ TEST_F(Flow, XdpSamplesAsTcDoes) {
   for (std::size_t i = 0; i < seen[0].size(); ++i) {
     for (auto* records : {&seen[0], &seen[1]}) {
       (*records)[i].head.time_ns = 0;
-      (*records)[i].head.id = 0;
+      (*records)[i].head.flow_id = 0;
       (*records)[i].head.ifindex = 0;
     }
     EXPECT_EQ(std::memcmp(&seen[0][i].head, &seen[1][i].head, sizeof(l7m_sample)), 0) << i;
     EXPECT_EQ(seen[0][i].data, seen[1][i].data) << i;
   }
   for (std::size_t i = 0; i < counts[0].size(); ++i)
-    EXPECT_EQ(std::memcmp(&counts[0][i], &counts[1][i], sizeof(l7m_counters)), 0) << i;
+    EXPECT_EQ(std::memcmp(&counts[0][i], &counts[1][i], sizeof(counts[0][i])), 0) << i;
 }
 
 TEST_F(Flow, FullRingIsCountedAndTriedAgain) {
@@ -550,32 +551,39 @@ TEST_F(Flow, PausedSamplesNothing) {
   EXPECT_EQ(records[0].head.flags, L7M_SAMPLE_FIRST);
 }
 
-TEST_F(Flow, BarredIsNeverSampled) {
-  ingress(segment(k4, kSyn));
-  plane_->records();
-  l7m_candidate c = candidate(k4);
-  c.flags |= L7M_FLOW_BARRED;
-  ASSERT_TRUE(plane_->maps.put_candidate(key_of(k4), c).ok());
-  ingress(segment(k4, kAck, 10));
-  ingress(segment(k4, kFin));
-  EXPECT_TRUE(plane_->records().empty());
-  EXPECT_EQ(candidate(k4).count.packets[sender_of(k4)], 3U);
+// One id for each life, from its first packet: the CPU's number and a count.
+TEST_F(Flow, EachLifeHasAnIdOfItsOwn) {
+  std::set<std::uint64_t> ids;
+  for (unsigned n = 0; n < 100; ++n) {
+    Endpoints ends = n % 2 == 0 ? k4 : k6;
+    ends.sport = static_cast<std::uint16_t>(2000 + n / 4);  // each comes twice
+    if (n % 3 == 0)
+      xdp(segment(ends, kSyn));
+    else
+      ingress(segment(ends, kSyn));
+    const std::uint64_t id = candidate(ends).flow_id;
+    EXPECT_TRUE(ids.insert(id).second) << id;
+    EXPECT_NE(id, 0U);
+    EXPECT_LT(id >> L7M_LIFE_CPU_SHIFT, std::thread::hardware_concurrency() + 1024U);
+    for (const Record& record : plane_->records()) EXPECT_EQ(record.head.flow_id, id);
+    plane_->clear_candidates();
+  }
 }
 
 // A left-over candidate is another flow's; one that another CPU has just touched is not.
 TEST_F(Flow, OldCandidatesAreLeftOver) {
   ingress(segment(k4, kSyn));
-  const std::uint32_t id = candidate(k4).id;
+  const std::uint64_t id = candidate(k4).flow_id;
   l7m_candidate c = candidate(k4);
   c.last_seen = jiffies() + 50;  // by a CPU whose clock tick came first
   ASSERT_TRUE(plane_->maps.put_candidate(key_of(k4), c).ok());
   ingress(segment(k4, kAck, 10));
-  EXPECT_EQ(candidate(k4).id, id);
+  EXPECT_EQ(candidate(k4).flow_id, id);
   EXPECT_EQ(candidate(k4).count.packets[sender_of(k4)], 2U);
   c.last_seen = jiffies() - 120'001;
   ASSERT_TRUE(plane_->maps.put_candidate(key_of(k4), c).ok());
   ingress(segment(k4, kAck, 10));
-  EXPECT_NE(candidate(k4).id, id);
+  EXPECT_NE(candidate(k4).flow_id, id);
   EXPECT_EQ(candidate(k4).count.packets[sender_of(k4)], 1U);
 }
 
@@ -667,7 +675,7 @@ TEST_F(Promise, ServiceMarksTheFirstPacket) {
     EXPECT_EQ(egress(segment(ends.reversed(), kSynAck)).skb.mark, 0x85U);
     const auto records = plane_->records();
     ASSERT_EQ(records.size(), 1U);
-    EXPECT_EQ(records[0].head.action, kAction);
+    EXPECT_EQ(candidate(ends).action, kAction);
     EXPECT_EQ(records[0].head.candidate_flags, L7M_FLOW_SERVICE);
   }
   EXPECT_EQ(plane_->count(L7M_COUNT_BY_SERVICE), 2U);
@@ -742,28 +750,38 @@ TEST_F(Flow, LaterFragmentsAreNoSamples) {
 
 // --- from userspace --------------------------------------------------------------------------
 
-TEST_F(Flow, EditsOfAVerdictByHandSayThatTheyAre) {
+TEST_F(Flow, EditsAreForOneLife) {
   VerdictEntry by_hand{key_of(k4), {}};
   ASSERT_TRUE(plane_->maps.put_verdicts({&by_hand, 1}).ok());
+  l7m_candidate beside{};
+  beside.flow_id = 7;
+  ASSERT_TRUE(plane_->maps.put_candidate(key_of(k4), beside).ok());
   plane_->decide(key_of(k6), 0);
-  ASSERT_TRUE(plane_->maps.put_candidate(key_of(k4), {}).ok());
-  std::vector<l7m_edit> edits(3);
+  Endpoints sampled = k4;
+  sampled.sport = 40009;
+  ingress(segment(sampled, kSyn));
+  std::vector<l7m_edit> edits(6);
   for (l7m_edit& edit : edits) {
     edit.key = key_of(k4).raw;
     edit.what = L7M_EDIT_ACTION;
     edit.action = kAction;
   }
-  edits[1].what |= L7M_EDIT_MANUAL;
-  edits[1].action = kAction + 1;
-  edits[2].what |= L7M_EDIT_MANUAL;
-  edits[2].key = key_of(k6).raw;
+  edits[0].flow_id = 7;
+  edits[1].action = kAction + 1;  // by hand
+  edits[2].flow_id = 8;
+  edits[3].key = key_of(k6).raw;  // by hand, and there is none
+  edits[4].key = key_of(k6).raw;
+  edits[4].flow_id = 2;
+  edits[5].key = key_of(sampled).raw;
+  edits[5].flow_id = candidate(sampled).flow_id + 1;
   ASSERT_TRUE(plane_->maps.edit(edits).ok());
   EXPECT_EQ(edits[0].result, L7M_EDIT_CANDIDATE);
   EXPECT_EQ(edits[1].result, L7M_EDIT_VERDICT);
-  EXPECT_EQ(edits[2].result, L7M_EDIT_NONE);
+  for (const unsigned n : {2U, 3U, 4U, 5U}) EXPECT_EQ(edits[n].result, L7M_EDIT_STALE) << n;
   EXPECT_EQ(candidate(k4).action, kAction);
   EXPECT_EQ(verdict(k4).action, kAction + 1);
   EXPECT_EQ(verdict(k6).action, 0U);
+  EXPECT_EQ(candidate(sampled).action, 0U);
 }
 
 TEST_F(Flow, EditsInPlace) {
@@ -771,7 +789,10 @@ TEST_F(Flow, EditsInPlace) {
   ingress(segment(k4, kAck, 10));
   ingress(segment(k6, kSyn));
   std::vector<l7m_edit> edits(60);  // more than a run takes
-  for (l7m_edit& edit : edits) edit.key = key_of(k4).raw;
+  for (l7m_edit& edit : edits) {
+    edit.key = key_of(k4).raw;
+    edit.flow_id = 1;
+  }
   l7m_edit& v = edits[0];
   v.what = L7M_EDIT_ACTION | L7M_EDIT_STATE | L7M_EDIT_APPLICATION;
   v.action = kAction;
@@ -780,6 +801,7 @@ TEST_F(Flow, EditsInPlace) {
   v.master = 91;
   l7m_edit& c = edits[1];
   c.key = key_of(k6).raw;
+  c.flow_id = candidate(k6).flow_id;
   c.what = L7M_EDIT_ACTION | L7M_EDIT_STATE | L7M_EDIT_PACKETS | L7M_EDIT_WHOLE;
   c.action = kAction + 1;
   c.state = L7M_STATE_PROVISIONAL;
@@ -806,10 +828,12 @@ TEST_F(Flow, EditsInPlace) {
   // What is not asked for stays.
   std::vector<l7m_edit> one(1);
   one[0].key = key_of(k4).raw;
+  one[0].flow_id = 1;
   one[0].what = L7M_EDIT_STATE;
   one[0].state = L7M_STATE_FINAL;
   one.emplace_back();
   one[1].key = key_of(k6).raw;
+  one[1].flow_id = candidate(k6).flow_id;
   one[1].what = L7M_EDIT_PACKETS;
   one[1].packets = 30;
   ASSERT_TRUE(plane_->maps.edit(one).ok());

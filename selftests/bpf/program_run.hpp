@@ -159,9 +159,10 @@ class Plane {
 
   void clear_candidates() {
     std::vector<l7m_settlement> steps;
-    ASSERT_TRUE(maps.for_each_candidate([&](const FlowKey& key, const l7m_candidate&) {
+    ASSERT_TRUE(maps.for_each_candidate([&](const FlowKey& key, const l7m_candidate& candidate) {
                       l7m_settlement& step = steps.emplace_back();
                       step.key = key.raw;
+                      step.flow_id = candidate.flow_id;
                       step.step = L7M_SETTLE_TAKE;
                     })
                     .ok());
@@ -198,7 +199,7 @@ class Plane {
     ASSERT_TRUE(maps.write_action(index, action).ok());
   }
 
-  void decide(const FlowKey& key, std::uint32_t action, std::uint8_t flags = 0) {
+  void decide(const FlowKey& key, std::uint32_t action, std::uint16_t flags = 0) {
     VerdictEntry entry;
     entry.key = key;
     entry.verdict.action = action;

@@ -20,7 +20,7 @@ policy=$(
 }
 END
 )
-program=/sys/fs/bpf/l7mark/$INSTANCE/v1/programs/classid
+program=/sys/fs/bpf/l7mark/$INSTANCE/v2/programs/classid
 
 # htb DEVICE MAJOR: the default class and the one that the policy names.
 htb() {

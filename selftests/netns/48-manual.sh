@@ -126,7 +126,7 @@ TIMEOUT=20 policy >/dev/null
 expect "a policy with a short timeout is loaded" l7mark reload
 expect "packets keep it" marked 40000 0x20
 expect_soon "when it is quiet, it goes" 60 gone 40000
-refuse "from the kernel, too" bpftool map lookup pinned "/sys/fs/bpf/l7mark/$INSTANCE/v1/flows4" \
+refuse "from the kernel, too" bpftool map lookup pinned "/sys/fs/bpf/l7mark/$INSTANCE/v2/flows4" \
 	key 10 77 1 2 198 51 100 10 $((40000 >> 8)) $((40000 & 255)) 1 187 6 0 0 0
 # No packet ever comes on this one: its time begins when it is first seen.
 expect "bpftool writes one for a flow that is not there" by_hand 40002

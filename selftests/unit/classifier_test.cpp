@@ -166,10 +166,13 @@ TEST_F(ClassifierTest, AnotherIdIsAnotherLife) {
 
 TEST_F(ClassifierTest, AReopenedFlowIsForgotten) {
   take(Sample(hello(ends_)));
-  Sample reopen(syn(ends_), 2, 0);
+  Sample reopen(syn(ends_), 2, 9);
   reopen.head.type = L7M_RECORD_REOPEN;
   reopen.head.captured = 0;
   reopen.frame.clear();
+  EXPECT_TRUE(take(reopen));
+  EXPECT_EQ(classifier_->flows(), 1U) << "another life";
+  reopen.head.flow_id = 1;
   EXPECT_TRUE(take(reopen));
   EXPECT_EQ(answers_.back().state, FlowState::final);
   EXPECT_EQ(classifier_->flows(), 0U);
@@ -229,7 +232,9 @@ TEST_F(ClassifierTest, QuietFlowsAreGivenUp) {
 TEST_F(ClassifierTest, AnAbandonedFlowGetsNoAnswer) {
   const Sample sample(syn(ends_));
   take(sample);
-  classifier_->abandon(key_of(sample));
+  classifier_->abandon(key_of(sample), sample.head.flow_id + 1);
+  EXPECT_EQ(classifier_->flows(), 1U) << "another life of the five-tuple";
+  classifier_->abandon(key_of(sample), sample.head.flow_id);
   classifier_->finish();
   EXPECT_TRUE(answers_.empty());
 }

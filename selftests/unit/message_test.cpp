@@ -17,7 +17,7 @@ Answer sample_answer() {
   Answer answer;
   answer.key.raw.protocol = 6;
   answer.key.raw.port[0] = 0x1234;
-  answer.id = 77;
+  answer.id = 77ULL << 48 | 1;
   answer.initiator = 1;
   answer.state = FlowState::guessed;
   answer.closed = true;
@@ -51,6 +51,7 @@ std::vector<std::byte> one_of_each() {
   writer.add(hint);
   Reopened reopened;
   reopened.key.raw.protocol = 17;
+  reopened.id = 3ULL << 48 | 9;
   reopened.count.bytes[0] = 99;
   writer.add(reopened);
   writer.add(Ready{"4.2.0"});
@@ -97,6 +98,7 @@ TEST(Message, ComesBackAsItWas) {
   EXPECT_EQ(hint.answer.name, "example.org");
   EXPECT_EQ(hint.answer.addresses.size(), 2U);
   EXPECT_EQ(hint.application, 5);
+  EXPECT_EQ(std::get<Reopened>((*messages)[2]).id, 3ULL << 48 | 9);
   EXPECT_EQ(std::get<Reopened>((*messages)[2]).count.bytes[0], 99U);
   EXPECT_EQ(std::get<Ready>((*messages)[3]).ndpi_version, "4.2.0");
 }
@@ -125,7 +127,7 @@ TEST(Message, StateAndInitiatorOutOfRangeAreMadeHarmless) {
   writer.add(sample_answer());
   std::vector<std::byte> bytes(writer.bytes().begin(), writer.bytes().end());
   // tag, key, id, then initiator and state
-  const std::size_t initiator = 1 + sizeof(l7m_key) + 4;
+  const std::size_t initiator = 1 + sizeof(l7m_key) + sizeof(Answer::id);
   bytes[initiator] = std::byte{0xff};
   bytes[initiator + 1] = std::byte{0xff};
   const auto messages = read_messages(bytes);

@@ -201,7 +201,7 @@ struct Sample {
   Bytes frame;
   l7m_sample head{};  // last: it ends in an array without a size
 
-  explicit Sample(const Bytes& packet, std::uint64_t time_ns = 1, std::uint32_t id = 1,
+  explicit Sample(const Bytes& packet, std::uint64_t time_ns = 1, std::uint64_t id = 1,
                   std::size_t snaplen = 4096)
       : frame(ethernet(packet)) {
     l7m_packet parsed{};
@@ -214,7 +214,7 @@ struct Sample {
     head.time_ns = time_ns;
     head.direction = static_cast<std::uint8_t>(l7m_make_key(&parsed, &head.key));
     head.initiator = head.direction;
-    head.id = id;
+    head.flow_id = id;
     head.wire_length = static_cast<std::uint32_t>(frame.size());
     head.l3_offset = parsed.l3_offset;
     head.l3_length = parsed.l3_length;
@@ -235,7 +235,7 @@ struct Sample {
 
   // All of a long packet, in as many records as the kernel makes of it.
   static std::vector<Sample> in_parts(const Bytes& packet, std::uint64_t time_ns = 1,
-                                      std::uint32_t id = 1) {
+                                      std::uint64_t id = 1) {
     const Sample whole(packet, time_ns, id, 65535);
     std::vector<Sample> out;
     for (std::size_t at = 0; at < whole.frame.size(); at += L7M_MAX_SNAPLEN) {

@@ -73,7 +73,7 @@ struct KernelPath::State : ClassifierSink {
     if (answer.state != FlowState::provisional)
       decide(flow, answer);
     else if (const auto* other = options.sampling.override_for(answer.facts.application))
-      resample(answer.key, *other);
+      resample(answer, *other);
     flow.answer = std::move(answer);
   }
   void on_dns(DnsAnswer&& /*answer*/) override {}
@@ -87,18 +87,19 @@ struct KernelPath::State : ClassifierSink {
     step.verdict.application = answer.facts.application;
     step.verdict.master = answer.facts.master;
     step.verdict.state = static_cast<std::uint8_t>(answer.state);
-    step.verdict.flow_id = answer.id;
+    step.flow_id = answer.id;
     if (const Status done = dataplane.settle({&step, 1}); !done.ok())
       fail(done.error());
     else if ((step.result & L7M_SETTLE_WROTE) == 0)
       fail(Error{"keep", "a flow", 0, "the verdict map is full"});
     else if ((step.result & L7M_SETTLE_TOOK) != 0)
-      add(flow.count, step.candidate.count);
+      add(flow.count, wide(step.candidate.count));
   }
 
-  void resample(const FlowKey& key, const SamplingOverride& wanted) {
+  void resample(const Answer& answer, const SamplingOverride& wanted) {
     l7m_edit edit{};
-    edit.key = key.raw;
+    edit.key = answer.key.raw;
+    edit.flow_id = answer.id;
     edit.what = L7M_EDIT_PACKETS;
     edit.packets = wanted.packets;
     if (wanted.whole) {
@@ -261,7 +262,7 @@ Status KernelPath::finish() {
     const FlowKey& key = flow.answer.key;
     if (const auto verdict = state.dataplane.verdict(key)) State::add(flow.count, verdict->count);
     if (const auto candidate = state.dataplane.candidate(key))
-      State::add(flow.count, candidate->count);
+      State::add(flow.count, wide(candidate->count));
     if (const auto found = state.excess.find(key); found != state.excess.end()) {
       flow.count.bytes[0] -= found->second.first;
       flow.count.bytes[1] -= found->second.second;

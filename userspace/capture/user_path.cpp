@@ -84,7 +84,7 @@ struct UserPath::State : ClassifierSink {
     head.time_ns = captured.time_ns;
     head.key = key.raw;
     head.count = flows[entry.flow].count;
-    head.id = entry.candidate.id;
+    head.flow_id = entry.candidate.flow_id;
     head.wire_length = captured.bytes;
     head.l3_offset = packet.l3_offset;
     head.l4_payload = static_cast<std::uint16_t>(std::min<std::uint32_t>(packet.payload, 0xffff));
@@ -155,7 +155,7 @@ Status UserPath::packet(const CapturedPacket& captured) {
   l7m_candidate& candidate = entry.candidate;
   if (fresh) {
     l7m_begin_candidate(&candidate, &packet, sender, &state.settings);
-    candidate.id = static_cast<std::uint32_t>(state.flows.size() + 1);
+    candidate.flow_id = state.flows.size() + 1;
     candidate.ring = state.choose_ring(packet);
     entry.flow = state.flows.size();
     CaptureFlow flow;
@@ -169,7 +169,7 @@ Status UserPath::packet(const CapturedPacket& captured) {
   ++state.stats.packets;
   state.stats.bytes += captured.bytes;
   const auto closing =
-      static_cast<std::uint8_t>(l7m_closing_flags(&packet, sender) & ~candidate.flags);
+      static_cast<std::uint16_t>(l7m_closing_flags(&packet, sender) & ~candidate.flags);
   candidate.flags |= closing;
   if (entry.decided) return success();
 

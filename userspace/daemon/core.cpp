@@ -271,6 +271,7 @@ void Core::rematch() {
         if (c.action < L7M_STATES || flows_.find(key) != nullptr) return;
         l7m_edit edit{};
         edit.key = key.raw;
+        edit.flow_id = c.flow_id;
         edit.what = L7M_EDIT_ACTION | L7M_EDIT_STATE;
         edit.action = ActionTable::index(0, FlowState::undecided);
         edit.state = L7M_STATE_UNDECIDED;
@@ -320,7 +321,6 @@ Status Core::adopt() {
   }));
   const std::uint64_t ms = now_ms();
   for (const auto& [key, verdict] : found) {
-    flows_.reserve_id(verdict.flow_id);
     Flow& flow = flows_.at(key);
     flow.id = verdict.flow_id;
     take_verdict(flow, key, verdict);
@@ -435,6 +435,7 @@ void Core::queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what,
                       const SamplingOverride* sampling) {
   l7m_edit edit{};
   edit.key = key.raw;
+  edit.flow_id = flow.id;
   edit.what = what;
   edit.action = ActionTable::index(flow.action, flow.state);
   edit.state = static_cast<std::uint8_t>(flow.state);
@@ -453,11 +454,12 @@ void Core::queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what,
 
 // The verdict that follows says it all. A batch is short; in a long one, an edit too many is no
 // harm.
-void Core::drop_edit(const FlowKey& key) {
+void Core::drop_edit(const FlowKey& key, std::uint64_t id) {
   constexpr std::size_t kLookBack = 64;
   const std::size_t end = edits_.size() > kLookBack ? edits_.size() - kLookBack : 0;
   for (std::size_t i = edits_.size(); i-- > end;) {
-    if (std::memcmp(&edits_[i].key, &key.raw, sizeof(key.raw)) != 0) continue;
+    if (edits_[i].flow_id != id || std::memcmp(&edits_[i].key, &key.raw, sizeof(key.raw)) != 0)
+      continue;
     edits_.erase(edits_.begin() + static_cast<std::ptrdiff_t>(i));
     return;
   }
@@ -485,14 +487,33 @@ void Core::on_messages(std::span<const Message> messages) {
   }
 }
 
+// The flow that an answer is about, null if its life is over. The kernel is only asked where
+// another life of the five-tuple is known here.
+Flow* Core::begin_life(const Answer& answer, bool& fresh) {
+  Flow* flow = flows_.find(answer.key);
+  if (flow != nullptr && flow->id != answer.id) {
+    if (dataplane_.find_life(answer.key, answer.id) == Dataplane::Place::none) return nullptr;
+    // Nobody has told of its end.
+    end_flow(answer.key, flow->decided ? "lost" : "evicted");
+    flow = nullptr;
+  }
+  fresh = flow == nullptr;
+  if (!fresh) return flow;
+  ++counters_.flows_begun;
+  flow = &flows_.at(answer.key);
+  flow->id = answer.id;
+  return flow;
+}
+
 void Core::on_answer(const Answer& answer) {
   const FlowKey key = answer.key;
   const bool last = answer.state == FlowState::final || answer.state == FlowState::guessed;
   if (answer.state == FlowState::undecided || !are_of(answer.facts, key)) return;
   if (is_manual(key)) return;
   bool fresh = false;
-  Flow& flow = flows_.at(key, &fresh);
-  if (fresh) ++counters_.flows_begun;
+  Flow* const life = begin_life(answer, fresh);
+  if (life == nullptr) return;
+  Flow& flow = *life;
   const std::string* name_before = flow.found().name;
   const bool was_decided = flow.decided;
   const FlowState state_before = flow.state;
@@ -508,8 +529,8 @@ void Core::on_answer(const Answer& answer) {
   } else if (was_decided) {
     queue_edit(key, flow, what);
   } else {
-    drop_edit(key);
-    fresh_.push_back(key);
+    drop_edit(key, flow.id);
+    fresh_.push_back({key, flow.id});
   }
   if (last && (flow.action != 0 || action_before != 0))
     remember_service(key, flow, flow.action != 0);
@@ -569,15 +590,22 @@ void Core::on_hint(const DnsHint& hint) {
 
 void Core::on_reopened(const Reopened& reopened) {
   Flow* flow = flows_.find(reopened.key);
-  if (flow == nullptr) return;
+  if (flow == nullptr || flow->id != reopened.id) return;
   flow->set_since(reopened.count);
   flow->decided = false;  // the kernel has forgotten it: what is there now is another's
   end_flow(reopened.key, "reopened");
 }
 
 void Core::on_worker_died(std::uint32_t worker, const std::optional<FlowKey>& culprit) {
-  if (culprit) {
-    Flow& flow = flows_.at(*culprit);
+  const auto sampled = culprit ? dataplane_.candidate(*culprit) : std::nullopt;
+  if (culprit && (sampled || flows_.find(*culprit) != nullptr)) {
+    bool fresh = false;
+    Flow& flow = flows_.at(*culprit, &fresh);
+    if (fresh) {
+      ++counters_.flows_begun;
+      flow.id = sampled->flow_id;
+      flow.initiator = sampled->initiator & 1;
+    }
     flow.state = FlowState::guessed;
     if (flow.finding == nullptr) {
       Finding unknown;
@@ -585,7 +613,7 @@ void Core::on_worker_died(std::uint32_t worker, const std::optional<FlowKey>& cu
       flows_.set_finding(flow, std::move(unknown));
     }
     flow.last_ms = now_ms();
-    if (!flow.decided) fresh_.push_back(*culprit);
+    if (!flow.decided) fresh_.push_back({*culprit, flow.id});
   }
   // What the dead one knew of its flows is gone: let the kernel sample them some more.
   const SamplingConfig& sampling = policy_->sampling;
@@ -594,6 +622,7 @@ void Core::on_worker_died(std::uint32_t worker, const std::optional<FlowKey>& cu
         if (c.ring != worker || c.sampled == 0 || (culprit && key == *culprit)) return;
         l7m_edit edit{};
         edit.key = key.raw;
+        edit.flow_id = c.flow_id;
         edit.what = L7M_EDIT_PACKETS | L7M_EDIT_WHOLE;
         edit.packets = static_cast<std::uint8_t>(std::min(255, c.sampled + sampling.packets));
         edit.whole =

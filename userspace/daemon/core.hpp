@@ -96,7 +96,18 @@ class Core {
   [[nodiscard]] const Catalog& catalog() const { return names_.catalog; }
 
  private:
+  struct FlowLife {
+    FlowKey key;
+    std::uint64_t id = 0;
+  };
+  // A flow whose time is over, by the verdict that was read; without one it is a candidate.
+  struct Ended {
+    FlowLife life;
+    std::optional<l7m_verdict> verdict;
+  };
+
   void on_answer(const Answer& answer);
+  [[nodiscard]] Flow* begin_life(const Answer& answer, bool& fresh);
   void on_hint(const DnsHint& hint);
   void on_reopened(const Reopened& reopened);
 
@@ -111,7 +122,7 @@ class Core {
   [[nodiscard]] Result<l7m_clock> recent_clock();
   void queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what,
                   const SamplingOverride* sampling = nullptr);
-  void drop_edit(const FlowKey& key);
+  void drop_edit(const FlowKey& key, std::uint64_t id);
   [[nodiscard]] static bool passing(const Flow& flow, std::uint64_t ms);
   void write_verdicts();
   void on_settled(const FlowKey& key, Flow& flow, const l7m_settlement& step);
@@ -120,7 +131,9 @@ class Core {
   void write_services();
   void write_conntrack();
   void end_flow(const FlowKey& key, std::string_view reason);
-  void end_flows(std::span<const std::pair<FlowKey, std::uint64_t>> ended);  // keys and ids
+  void end_flows(std::span<const Ended> ended);
+  void remove_strays(std::span<const FlowLife> strays);
+  void look_for(const FlowLife& life);
   void emit(std::string_view type, const FlowKey& key, const Flow& flow,
             std::string_view reason = {});
   // `source` is `none` where the flow's answer and class tell it.
@@ -163,7 +176,7 @@ class Core {
   const std::vector<TargetId>& targets_of(std::uint32_t action);
   Status write_policy();
   Status adopt();
-  [[nodiscard]] std::uint64_t timeout_ms(const FlowKey& key, std::uint8_t flags) const;
+  [[nodiscard]] std::uint64_t timeout_ms(const FlowKey& key, std::uint16_t flags) const;
 
   Dataplane& dataplane_;
   std::shared_ptr<const Policy> policy_;
@@ -180,7 +193,7 @@ class Core {
 
   FlowTable flows_;
   std::unordered_map<FlowKey, Manual> manual_;
-  std::vector<FlowKey> fresh_;  // final answers without a verdict in the kernel yet
+  std::vector<FlowLife> fresh_;  // final answers without a verdict in the kernel yet
   std::vector<l7m_edit> edits_;
   std::vector<ServiceEntry> services_;
   // What was remembered last, by a hash of the key: a client's flows to a service come in bursts.
@@ -205,6 +218,7 @@ class Core {
   std::map<std::string, Tally> ended_;  // by class name, "" for none
   CoreCounters counters_;
   std::uint64_t next_sweep_ms_ = 0;
+  std::uint8_t sweep_ = 0;  // its number
   std::optional<WallTime> next_schedule_;
   bool sampling_ = false;
   bool full_reported_ = false;

@@ -26,7 +26,7 @@ constexpr std::uint64_t kUndecidedLifeMs = 180'000;
 
 }  // namespace
 
-std::uint64_t Core::timeout_ms(const FlowKey& key, std::uint8_t flags) const {
+std::uint64_t Core::timeout_ms(const FlowKey& key, std::uint16_t flags) const {
   const Timeouts& timeouts = policy_->timeouts;
   if (l7m_is_closed(flags) != 0) return std::uint64_t{timeouts.closed} * 1000;
   if (key.raw.protocol == IPPROTO_TCP) return std::uint64_t{timeouts.tcp} * 1000;
@@ -62,9 +62,11 @@ void Core::sweep() {
   const auto now = dataplane_.clock();
   if (!now) return;
   const std::uint64_t ms = now_ms();
-  std::vector<std::pair<FlowKey, std::uint64_t>> ended;
-  std::vector<std::pair<FlowKey, std::uint64_t>> replaced;
-  std::vector<FlowKey> strays;
+  ++sweep_;
+  std::vector<Ended> ended;
+  std::vector<FlowLife> replaced;
+  std::vector<FlowLife> strays;
+  std::vector<FlowLife> missed;
   std::unordered_map<FlowKey, Manual> by_hand;
   std::size_t count = 0;
   const auto look = [&](const FlowKey& key, const l7m_verdict& v) {
@@ -72,26 +74,26 @@ void Core::sweep() {
     Flow* flow = flows_.find(key);
     if (v.flow_id == 0) {
       by_hand[key].verdict = v;
-      if (flow != nullptr) replaced.emplace_back(key, flow->id);
+      if (flow != nullptr) replaced.push_back({key, flow->id});
       return;
     }
     if (flow == nullptr || flow->id != v.flow_id) {
-      if (flow == nullptr) strays.push_back(key);
+      if (flow == nullptr) strays.push_back({key, v.flow_id});
       return;
     }
+    flow->sweep = sweep_;
     const std::uint64_t age = jiffies_.age_ms(v.last_seen, *now);
     flow->set_since(v.count);
     flow->flags |= v.flags;
     flow->last_ms = ms > age ? ms - age : 0;
     if (flow->entries)
       for (const EntryId id : *flow->entries) publisher_.seen(id, flow->last_ms, ms);
-    if (age > timeout_ms(key, flow->flags)) ended.emplace_back(key, flow->id);
+    if (age > timeout_ms(key, flow->flags)) ended.push_back({{key, flow->id}, v});
   };
   const auto status = dataplane_.for_each_verdict(
       look, [this](std::span<const FlowKey> keys) { flows_.prefetch(keys); });
   if (!status.ok()) log_error("{}", status.error().message());
-  for (const FlowKey& key : strays)
-    if (flows_.find(key) == nullptr) dataplane_.remove_verdict(key);
+  remove_strays(strays);
   for (const auto& [key, id] : replaced)
     if (const Flow* flow = flows_.find(key); flow != nullptr && flow->id == id)
       end_flow(key, "manual");
@@ -99,57 +101,87 @@ void Core::sweep() {
   const std::uint64_t renew_s = policy_->first_packet.timeout / 2;
   flows_.for_each([&](const FlowKey& key, Flow& flow) {
     if (flow.decided) {
+      if (flow.sweep != sweep_) {
+        if (status.ok()) missed.push_back({key, flow.id});
+        return;
+      }
       if (flow.action != 0 && ms / 1000 > flow.service_s + renew_s &&
           flow.last_ms / 1000 + renew_s > ms / 1000)
         remember_service(key, flow, true);
       return;
     }
     const auto candidate = dataplane_.candidate(key);
-    if (candidate && candidate->id == flow.candidate_id) {
-      flow.set_before(candidate->count);
-      const std::uint64_t age = jiffies_.age_ms(candidate->last_seen, *now);
-      flow.last_ms = ms > age ? ms - age : 0;
-      if (flow.entries)
-        for (const EntryId id : *flow.entries) publisher_.seen(id, flow.last_ms, ms);
+    if (!candidate || candidate->flow_id != flow.id) {
+      missed.push_back({key, flow.id});
+      return;
     }
-    if (ms > flow.last_ms + kUndecidedLifeMs) ended.emplace_back(key, flow.id);
+    flow.set_before(wide(candidate->count));
+    const std::uint64_t age = jiffies_.age_ms(candidate->last_seen, *now);
+    flow.last_ms = ms > age ? ms - age : 0;
+    if (flow.entries)
+      for (const EntryId id : *flow.entries) publisher_.seen(id, flow.last_ms, ms);
+    if (ms > flow.last_ms + kUndecidedLifeMs) ended.push_back({{key, flow.id}, std::nullopt});
   });
   end_flows(ended);
+  for (const FlowLife& life : missed) look_for(life);
   for (auto hint = hints_.begin(); hint != hints_.end();)
     hint = hint->second.expires_ms <= ms ? hints_.erase(hint) : std::next(hint);
 }
 
-// Packets since the sweep looked are counted too: verdicts are taken out as they are at last.
-void Core::end_flows(std::span<const std::pair<FlowKey, std::uint64_t>> ended) {
+// Verdicts of no flow that is known here.
+void Core::remove_strays(std::span<const FlowLife> strays) {
+  std::vector<l7m_settlement> steps;
+  for (const auto& [key, id] : strays) {
+    if (flows_.find(key) != nullptr) continue;
+    l7m_settlement& step = steps.emplace_back();
+    step.key = key.raw;
+    step.flow_id = id;
+    step.step = L7M_SETTLE_REMOVE;
+  }
+  if (const auto status = dataplane_.settle(steps); !status.ok())
+    log_error("{}", status.error().message());
+}
+
+// A flow that was not found where it should be. A walk misses entries that change meanwhile.
+void Core::look_for(const FlowLife& life) {
+  Flow* flow = flows_.find(life.key);
+  if (flow == nullptr || flow->id != life.id) return;
+  const auto place = dataplane_.find_life(life.key, life.id);
+  if (place == Dataplane::Place::none)
+    end_flow(life.key, flow->decided ? "lost" : "evicted");
+  else
+    flow->decided = place == Dataplane::Place::verdict;
+}
+
+// Packets since the sweep looked keep a flow: what was read of it goes with the step.
+void Core::end_flows(std::span<const Ended> ended) {
   std::vector<l7m_settlement> steps;
   std::vector<FlowKey> keys;
   while (!ended.empty()) {
     const auto batch = ended.first(std::min<std::size_t>(ended.size(), kSweepFlows));
     ended = ended.subspan(batch.size());
     keys.clear();
-    for (const auto& [key, id] : batch) keys.push_back(key);
+    for (const Ended& each : batch) keys.push_back(each.life.key);
     flows_.prefetch(keys);
     steps.clear();
-    for (const auto& [key, id] : batch) {
-      const Flow* flow = flows_.find(key);
-      if (flow == nullptr || flow->id != id || !flow->decided) continue;
+    for (const auto& [life, verdict] : batch) {
+      const Flow* flow = flows_.find(life.key);
+      if (flow == nullptr || flow->id != life.id) continue;
       l7m_settlement& step = steps.emplace_back();
-      step.key = key.raw;
-      step.step = L7M_SETTLE_END;
-      step.verdict.flow_id = id;
+      step.key = life.key.raw;
+      step.flow_id = life.id;
+      step.step = verdict ? L7M_SETTLE_END : L7M_SETTLE_TAKE;
+      if (verdict) step.verdict = *verdict;
     }
     if (const auto status = dataplane_.settle(steps); !status.ok()) {
       log_error("{}", status.error().message());
       return;  // the next sweep finds them again
     }
     for (const l7m_settlement& step : steps) {
+      if ((step.result & L7M_SETTLE_TOOK) == 0) continue;
       FlowKey key;
       key.raw = step.key;
-      if ((step.result & L7M_SETTLE_TOOK) != 0) flows_.find(key)->set_since(step.verdict.count);
-    }
-    for (const auto& [key, id] : batch) {
       const Flow* flow = flows_.find(key);
-      if (flow == nullptr || flow->id != id) continue;
       end_flow(key, (flow->flags & L7M_FLOW_CLOSED) != 0 ? "closed" : "idle");
     }
     if (events_.breathe) events_.breathe();

@@ -56,11 +56,12 @@ void Core::write_verdicts() {
   std::vector<Flow*> flows;  // by step; null: to be let go
   steps.reserve(fresh_.size());
   flows.reserve(fresh_.size());
-  for (const FlowKey& key : fresh_) {
+  for (const auto& [key, id] : fresh_) {
     Flow* flow = flows_.find(key);
-    if (flow == nullptr || flow->decided) continue;
+    if (flow == nullptr || flow->id != id || flow->decided) continue;
     l7m_settlement& step = steps.emplace_back();
     step.key = key.raw;
+    step.flow_id = id;
     if (passing(*flow, ms)) {
       step.step = L7M_SETTLE_TAKE;
       flows.push_back(nullptr);
@@ -73,7 +74,6 @@ void Core::write_verdicts() {
     step.verdict.master = flow->found().master;
     step.verdict.state = static_cast<std::uint8_t>(flow->state);
     step.verdict.initiator = flow->initiator;
-    step.verdict.flow_id = flow->id;
     step.verdict.flags = flow->flags;
     flow->decided = true;  // and not twice, if the key is there twice
     flows.push_back(flow);
@@ -92,6 +92,8 @@ void Core::write_verdicts() {
     key.raw = steps[i].key;
     if ((steps[i].result & L7M_SETTLE_MANUAL) != 0) {
       end_flow(key, "manual");
+    } else if (flows[i] != nullptr && (steps[i].result & L7M_SETTLE_STALE) != 0) {
+      end_flow(key, "evicted");
     } else if (flows[i] != nullptr) {
       on_settled(key, *flows[i], steps[i]);
     } else {
@@ -112,9 +114,10 @@ void Core::on_settled(const FlowKey& key, Flow& flow, const l7m_settlement& step
           "raise limits.flows");
     return;
   }
+  flow.sweep = sweep_;
   if ((step.result & L7M_SETTLE_TOOK) == 0) return;
   const l7m_candidate& candidate = step.candidate;
-  if (candidate.id == flow.candidate_id) flow.set_before(candidate.count);
+  flow.set_before(wide(candidate.count));
   flow.flags |= candidate.flags;
   if ((candidate.flags & (L7M_FLOW_SERVICE | L7M_FLOW_HINT)) == 0) return;
   const bool same = ActionTable::id_of_index(candidate.action) == flow.action;

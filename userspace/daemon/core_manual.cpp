@@ -80,13 +80,13 @@ void Core::renumber_manual(
     if (!index) {
       l7m_settlement& step = gone.emplace_back();
       step.key = entry.key.raw;
-      step.step = L7M_SETTLE_END;  // of flow_id 0: what is there by hand
+      step.step = L7M_SETTLE_REMOVE;  // of flow_id 0: what is there by hand
       continue;
     }
     if (*index == entry.verdict.action) continue;
     l7m_edit edit{};
     edit.key = entry.key.raw;
-    edit.what = L7M_EDIT_ACTION | L7M_EDIT_MANUAL;
+    edit.what = L7M_EDIT_ACTION;  // of flow_id 0
     edit.action = *index;
     edits_.push_back(edit);
   }
@@ -119,6 +119,7 @@ void Core::age_manual(std::unordered_map<FlowKey, Manual> found, const l7m_clock
     l7m_settlement& step = over.emplace_back();
     step.key = key.raw;
     step.step = L7M_SETTLE_END;
+    step.verdict = entry.verdict;
   }
   manual_ = std::move(found);
   if (const auto status = dataplane_.settle(over); !status.ok()) {
@@ -128,6 +129,7 @@ void Core::age_manual(std::unordered_map<FlowKey, Manual> found, const l7m_clock
   for (const l7m_settlement& step : over) {
     FlowKey key;
     key.raw = step.key;
+    if ((step.result & L7M_SETTLE_BUSY) != 0) continue;
     manual_.erase(key);
     if ((step.result & L7M_SETTLE_TOOK) == 0) continue;
     const l7m_verdict& last = step.verdict;

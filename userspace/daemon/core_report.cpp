@@ -61,7 +61,7 @@ nlohmann::ordered_json Core::record(const FlowKey& key, const Flow& flow, Source
   context.sampled_packets = flow.sampled_packets;
   context.sampled_bytes = flow.sampled_bytes;
   nlohmann::ordered_json out = to_json(answer, context, names_);
-  out["flow_id"] = flow.id;
+  out["flow_id"] = std::to_string(flow.id);  // 64 bits: JSON's readers keep 53 of a number
   out["first_seen"] = wall_seconds(flow.first_ns);
   out["last_seen"] = wall_seconds(flow.last_ms * 1'000'000);
   if ((flow.flags & L7M_FLOW_SERVICE) != 0) out["marked_first_by"] = "service";
@@ -73,7 +73,7 @@ nlohmann::ordered_json Core::record(const FlowKey& key, const Flow& flow, Source
 }
 
 // A flow that the kernel marked by its first packet and that has no answer yet. It is in the table
-// of candidates only: ids and the time of the first packet come with the answer.
+// of candidates only: the time of the first packet comes with the answer.
 std::optional<nlohmann::ordered_json> Core::promised_record(const FlowKey& key) {
   const auto candidate = dataplane_.candidate(key);
   const auto now = recent_clock();
@@ -85,13 +85,13 @@ std::optional<nlohmann::ordered_json> Core::promised_record(const FlowKey& key) 
   flow.midstream = (candidate->flags & L7M_FLOW_MIDSTREAM) != 0;
   flow.state = FlowState::provisional;
   flow.action = ActionTable::id_of_index(candidate->action);
-  flow.total = candidate->count;
+  flow.id = candidate->flow_id;
+  flow.total = wide(candidate->count);
   flow.sampled_packets = candidate->sampled;
   const std::uint64_t age = jiffies_.age_ms(candidate->last_seen, *now);
   flow.last_ms = now_ms() > age ? now_ms() - age : 0;
   const bool service = (candidate->flags & L7M_FLOW_SERVICE) != 0;
   nlohmann::ordered_json out = record(key, flow, service ? Source::service : Source::dns);
-  out.erase("flow_id");
   out.erase("first_seen");
   return out;
 }

@@ -189,9 +189,7 @@ Flow& FlowTable::at(const FlowKey& key, bool* made) {
   Flow* known = find(key);
   if (made != nullptr) *made = known == nullptr;
   if (known != nullptr) return *known;
-  Flow& flow = is_v4(key) ? v4_.insert(short_key(key)) : v6_.insert(key);
-  flow.id = next_id_++;
-  return flow;
+  return is_v4(key) ? v4_.insert(short_key(key)) : v6_.insert(key);
 }
 
 void FlowTable::erase(const FlowKey& key) {
@@ -209,10 +207,6 @@ void FlowTable::set_finding(Flow& flow, Finding&& finding) {
   const Finding* before = flow.finding;
   flow.finding = findings_.share(std::move(finding));
   if (before != nullptr) findings_.release(before);
-}
-
-void FlowTable::reserve_id(std::uint64_t id) {
-  next_id_ = std::max(next_id_, id + 1);
 }
 
 // --- answers -------------------------------------------------------------------------------------
@@ -237,7 +231,7 @@ void update_flow(Flow& flow, const FlowKey& key, const Answer& answer, FlowTable
       std::min<std::uint64_t>(answer.sampled_bytes, std::numeric_limits<std::uint32_t>::max()));
   flow.sampled_packets = static_cast<std::uint16_t>(
       std::min<std::uint32_t>(answer.sampled_packets, std::numeric_limits<std::uint16_t>::max()));
-  flow.candidate_id = answer.id;
+  flow.id = answer.id;
   flow.ifindex = facts.ifindex;
   flow.vlan = facts.vlan;
   std::copy(std::begin(facts.client_mac), std::end(facts.client_mac), flow.client_mac);
@@ -266,7 +260,7 @@ FlowFacts facts_of(const FlowKey& key, const Flow& flow) {
 Answer answer_of(const FlowKey& key, const Flow& flow) {
   Answer answer;
   answer.key = key;
-  answer.id = flow.candidate_id;
+  answer.id = flow.id;
   answer.initiator = flow.initiator;
   answer.state = flow.state;
   answer.closed = (flow.flags & L7M_FLOW_CLOSED) != 0;

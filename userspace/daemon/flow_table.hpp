@@ -22,7 +22,7 @@ namespace l7mark {
 
 // Kept small: there may be a million. What is rare, or the same in many, is behind a pointer.
 struct Flow {
-  std::uint64_t id = 0;
+  std::uint64_t id = 0;                           // the kernel's, from its first packet on
   std::uint64_t first_ns = 0;                     // CLOCK_MONOTONIC
   std::uint64_t last_ms = 0;                      // likewise, of the last packet known
   l7m_counters total{};                           // as last seen
@@ -30,14 +30,14 @@ struct Flow {
   const Finding* finding = nullptr;               // of the table's; null for nothing yet
   std::unique_ptr<std::vector<EntryId>> entries;  // in the publisher's registry; null for none
   std::uint32_t sampled_bytes = 0;
-  std::uint32_t candidate_id = 0;
   std::uint32_t action = 0;  // number in the action table
   std::uint32_t ifindex = 0;
   std::uint32_t service_s = 0;  // CLOCK_MONOTONIC seconds when its service was last remembered
   std::uint16_t sampled_packets = 0;
   std::uint16_t vlan = 0;
   std::uint8_t client_mac[6] = {0, 0, 0, 0, 0, 0};
-  std::uint8_t flags = 0;  // L7M_FLOW_*
+  std::uint16_t flags = 0;  // L7M_FLOW_*
+  std::uint8_t sweep = 0;   // the last one that saw its verdict
   std::uint8_t initiator : 1 = 0;
   std::uint8_t client : 1 = 0;  // endpoint of the key
   FlowState state : 2 = FlowState::undecided;
@@ -65,7 +65,7 @@ class FlowTable {
   // Has the CPU fetch what find() will read. One look-up after the other waits for memory twice
   // each in a big table; all of a batch wait together.
   void prefetch(std::span<const FlowKey> keys);
-  // The flow, made with a fresh id if it is not there, which `made` tells. Pointers stay good until
+  // The flow, made without an id if it is not there, which `made` tells. Pointers stay good until
   // the flow is erased.
   Flow& at(const FlowKey& key, bool* made = nullptr);
   void erase(const FlowKey& key);
@@ -85,8 +85,6 @@ class FlowTable {
   [[nodiscard]] const std::string* intern(const std::string& name);
   // Instead of what was found before.
   void set_finding(Flow& flow, Finding&& finding);
-  // Ids of flows that were found in the kernel must not be given again.
-  void reserve_id(std::uint64_t id);
 
  private:
   // A hash table over numbered places, which lie in pieces of memory that never move: no allocation
@@ -140,7 +138,6 @@ class FlowTable {
   Arena<FlowKey> v6_;
   FindingTable findings_;
   std::unordered_set<std::string> names_;
-  std::uint64_t next_id_ = 1;
 };
 
 // Takes over what the answer says; counters only where the flow has none of its own.

@@ -201,6 +201,7 @@ void MessageWriter::add(const DnsHint& hint) {
 void MessageWriter::add(const Reopened& reopened) {
   put(bytes_, Tag::reopened);
   put(bytes_, reopened.key.raw);
+  put(bytes_, reopened.id);
   put(bytes_, reopened.count);
 }
 
@@ -236,6 +237,7 @@ bool MessageReader::read_one(Message& out) {
     case Tag::reopened: {
       auto& reopened = out.emplace<Reopened>();
       reopened.key.raw = in.get<l7m_key>();
+      reopened.id = in.get<std::uint64_t>();
       reopened.count = in.get<l7m_counters>();
       break;
     }

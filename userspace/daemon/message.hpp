@@ -24,7 +24,8 @@ struct DnsHint {
 // A closed flow's five-tuple was begun anew: the kernel has dropped its verdict.
 struct Reopened {
   FlowKey key;
-  l7m_counters count{};  // what that verdict had counted
+  std::uint64_t id = 0;  // of the life that is over
+  l7m_counters count{};  // what its verdict had counted
 };
 
 // The worker has its engine and its ring, and has dropped its privileges.

@@ -153,8 +153,9 @@ class Worker final : public ClassifierSink {
       if (sample->type == L7M_RECORD_REOPEN) {
         Reopened reopened;
         reopened.key.raw = sample->key;
+        reopened.id = sample->flow_id;
         reopened.count = sample->count;
-        classifier_.abandon(reopened.key);
+        classifier_.abandon(reopened.key, reopened.id);
         writer_.add(reopened);
         flush_if_full();
         return;

@@ -99,8 +99,8 @@ class Dataplane {
 
   // Carries out the steps in their order; fills in what was taken, and each one's `result`.
   Status settle(std::span<l7m_settlement> steps);
-  // Inserts or replaces, as by L7M_SETTLE_DECIDE. Returns the positions that were not taken because
-  // the table is full.
+  // Inserts or replaces, whatever life is there: for tests and measurements. Returns the positions
+  // that were not taken because the table is full.
   Result<std::vector<std::size_t>> put_verdicts(std::span<const VerdictEntry> entries);
   [[nodiscard]] std::optional<l7m_verdict> verdict(const FlowKey& key) const;
   void remove_verdict(const FlowKey& key);
@@ -111,6 +111,10 @@ class Dataplane {
   Status for_each_candidate(
       const std::function<void(const FlowKey&, const l7m_candidate&)>& call) const;
   [[nodiscard]] std::optional<l7m_candidate> candidate(const FlowKey& key) const;
+  // The table that has this life of a flow. A verdict of another life hides a candidate: packets
+  // find the verdict first.
+  enum class Place : std::uint8_t { none, verdict, candidate };
+  [[nodiscard]] Place find_life(const FlowKey& key, std::uint64_t flow_id) const;
   // Inserts or replaces. What programs write into its set meanwhile is lost: for tests.
   Status put_candidate(const FlowKey& key, const l7m_candidate& candidate);
   // Empties the tables of flows, of candidates and of fragments, for a replay that begins anew.

@@ -64,16 +64,17 @@ Status Dataplane::edit(std::span<l7m_edit> edits) {
 }
 
 Result<std::vector<std::size_t>> Dataplane::put_verdicts(std::span<const VerdictEntry> entries) {
-  std::vector<l7m_settlement> steps(entries.size());
-  for (std::size_t i = 0; i < entries.size(); ++i) {
-    steps[i].key = entries[i].key.raw;
-    steps[i].verdict = entries[i].verdict;
-    steps[i].step = L7M_SETTLE_DECIDE;
-  }
-  L7MARK_TRY(settle(steps));
+  const int v4 = bpf_map__fd(tc_->maps.flows4), v6 = bpf_map__fd(tc_->maps.flows6);
   std::vector<std::size_t> full;
-  for (std::size_t i = 0; i < steps.size(); ++i)
-    if ((steps[i].result & L7M_SETTLE_WROTE) == 0) full.push_back(i);
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    const auto& [key, verdict] = entries[i];
+    const l7m_key4 key4 = to_v4(key);
+    const int code = is_v4(key) ? bpf_map_update_elem(v4, &key4, &verdict, BPF_ANY)
+                                : bpf_map_update_elem(v6, &key.raw, &verdict, BPF_ANY);
+    if (code == 0) continue;
+    if (errno != E2BIG) return error_from_errno("write", "map flows");
+    full.push_back(i);
+  }
   return full;
 }
 
@@ -124,9 +125,10 @@ Status Dataplane::for_each_candidate(
 Status Dataplane::forget_flows() {
   L7MARK_TRY(for_each_verdict([this](const FlowKey& key, const auto&) { remove_verdict(key); }));
   std::vector<l7m_settlement> steps;
-  L7MARK_TRY(for_each_candidate([&steps](const FlowKey& key, const auto&) {
+  L7MARK_TRY(for_each_candidate([&steps](const FlowKey& key, const l7m_candidate& candidate) {
     l7m_settlement& step = steps.emplace_back();
     step.key = key.raw;
+    step.flow_id = candidate.flow_id;
     step.step = L7M_SETTLE_TAKE;
   }));
   L7MARK_TRY(settle(steps));
@@ -156,6 +158,17 @@ std::optional<l7m_candidate> Dataplane::candidate(const FlowKey& key) const {
   CandidateSpot spot;
   if (!read_set(key, spot).ok() || spot.place == L7M_WAYS) return std::nullopt;
   return spot.set.place[spot.place].value;
+}
+
+Dataplane::Place Dataplane::find_life(const FlowKey& key, std::uint64_t flow_id) const {
+  // Twice: it may go from one table to the other while the other is being looked at.
+  for (int i = 0; i < 2; ++i) {
+    if (const auto decided = verdict(key))
+      return decided->flow_id == flow_id ? Place::verdict : Place::none;
+    const auto sampled = candidate(key);
+    if (sampled && sampled->flow_id == flow_id) return Place::candidate;
+  }
+  return Place::none;
 }
 
 Status Dataplane::put_candidate(const FlowKey& key, const l7m_candidate& value) {

@@ -14,7 +14,7 @@ struct PinPaths {
   std::string instance;
 
   [[nodiscard]] std::string root() const;     // /sys/fs/bpf/l7mark/INSTANCE
-  [[nodiscard]] std::string version() const;  // …/v1: maps
+  [[nodiscard]] std::string version() const;  // …/v2: maps
   [[nodiscard]] std::string programs() const;
   [[nodiscard]] std::string links() const;
   [[nodiscard]] std::string map(const std::string& name) const;

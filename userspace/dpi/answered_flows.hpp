@@ -20,7 +20,7 @@ class AnsweredFlows {
  public:
   AnsweredFlows() : sets_(kSets) {}
 
-  void add(const FlowKey& key, std::uint32_t id) {
+  void add(const FlowKey& key, std::uint64_t id) {
     const std::uint64_t print = print_of(key, id);
     Set& set = sets_[print % kSets];
     // The oldest of a set is its last.
@@ -28,7 +28,7 @@ class AnsweredFlows {
     set.front() = print;
   }
 
-  [[nodiscard]] bool contains(const FlowKey& key, std::uint32_t id) const {
+  [[nodiscard]] bool contains(const FlowKey& key, std::uint64_t id) const {
     const std::uint64_t print = print_of(key, id);
     const Set& set = sets_[print % kSets];
     return std::find(set.begin(), set.end(), print) != set.end();
@@ -38,8 +38,8 @@ class AnsweredFlows {
   static constexpr std::size_t kSets = 4096;
   struct alignas(64) Set : std::array<std::uint64_t, 8> {};
 
-  // The id is random: the five-tuple's next life has another.
-  static std::uint64_t print_of(const FlowKey& key, std::uint32_t id) {
+  // The five-tuple's next life has another id.
+  static std::uint64_t print_of(const FlowKey& key, std::uint64_t id) {
     std::uint64_t print = std::hash<FlowKey>()(key) ^ id;
     print *= 0xff51afd7ed558ccdULL;
     print ^= print >> 32;

@@ -56,7 +56,7 @@ std::span<const std::uint8_t> udp_payload(std::span<const std::uint8_t> packet) 
   return packet.subspan(header + 8);
 }
 
-bool is_closed(std::uint8_t flags) {
+bool is_closed(std::uint16_t flags) {
   return l7m_is_closed(flags) != 0;
 }
 
@@ -87,10 +87,10 @@ struct PartialPacket {
 
 struct Classifier::Flow : PoolLinks<Flow> {
   FlowKey key;
-  std::uint32_t id = 0;
+  std::uint64_t id = 0;
   std::uint8_t initiator = 0;
   std::uint8_t client = 0;             // client_of()
-  std::uint8_t flags = 0;              // L7M_FLOW_*
+  std::uint16_t flags = 0;             // L7M_FLOW_*
   bool detected = false;               // nDPI is done with it
   bool guessed = false;                // its detection is a guess by port or address
   Detector detector = Detector::none;  // whose detection it is, if not nDPI's
@@ -158,20 +158,20 @@ bool Classifier::take_more(std::span<const std::byte> record) {
                                            sample.captured);
   FlowKey key;
   key.raw = sample.key;
-  std::fill(std::begin(key.raw.reserved), std::end(key.raw.reserved), std::uint8_t{0});
 
   Flow* flow = flows_->find(key);
-  if (flow != nullptr && flow->id != sample.id) {
+  if (sample.type == L7M_RECORD_REOPEN) {
+    // Samples of the new life follow under an id of their own.
+    ++stats_.notices;
+    if (flow != nullptr && flow->id == sample.flow_id) give_up(*flow);
+    return true;
+  }
+  if (flow != nullptr && flow->id != sample.flow_id) {
     // The five-tuple lives anew.
     give_up(*flow);
     flow = nullptr;
   }
   switch (sample.type) {
-    case L7M_RECORD_REOPEN:
-      // Samples of the new life follow under an id of their own.
-      ++stats_.notices;
-      if (flow != nullptr) give_up(*flow);
-      return true;
     case L7M_RECORD_NOTICE:
       ++stats_.notices;
       if (flow == nullptr) return true;
@@ -189,7 +189,7 @@ bool Classifier::take_more(std::span<const std::byte> record) {
   ++stats_.samples;
   if (flow == nullptr) {
     const bool first = (sample.flags & L7M_SAMPLE_FIRST) != 0;
-    if (!first && answered_.contains(key, sample.id)) return true;
+    if (!first && answered_.contains(key, sample.flow_id)) return true;
     flow = &create(key, sample);
   }
   flow->flags = sample.candidate_flags;
@@ -243,7 +243,7 @@ std::size_t Classifier::flows() const {
 Classifier::Flow& Classifier::create(const FlowKey& key, const l7m_sample& sample) {
   make_room(waiting_);
   Flow& flow = flows_->insert(key);
-  flow.id = sample.id;
+  flow.id = sample.flow_id;
   flow.initiator = sample.initiator;
   flow.client = static_cast<std::uint8_t>(
       client_of(key, sample.initiator, sample.candidate_flags, options_.inside));
@@ -592,8 +592,8 @@ bool Classifier::idle(std::uint64_t now_ns) {
   return flows_->release(kBurstFlows);
 }
 
-void Classifier::abandon(const FlowKey& key) {
-  if (Flow* flow = flows_->find(key)) erase(*flow);
+void Classifier::abandon(const FlowKey& key, std::uint64_t id) {
+  if (Flow* flow = flows_->find(key); flow != nullptr && flow->id == id) erase(*flow);
 }
 
 void Classifier::finish() {

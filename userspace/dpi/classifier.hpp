@@ -87,8 +87,8 @@ class Classifier {
   // whose samples have that time already.
   void set_wall_offset(std::int64_t offset_ns) { wall_offset_ns_ = offset_ns; }
 
-  // Forgets a flow without an answer: its entry in the kernel is gone.
-  void abandon(const FlowKey& key);
+  // Forgets a flow without an answer: its entry in the kernel is gone. Not another life of the key.
+  void abandon(const FlowKey& key, std::uint64_t id);
 
   // Gives up all flows, oldest first: the input has ended.
   void finish();

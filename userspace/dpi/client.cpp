@@ -23,7 +23,7 @@ bool holds(std::span<const Prefix> prefixes, const Address& address) {
 
 }  // namespace
 
-int client_of(const FlowKey& key, int initiator, std::uint8_t flags,
+int client_of(const FlowKey& key, int initiator, std::uint16_t flags,
               std::span<const Prefix> inside) {
   const int other = 1 - initiator;
   if ((flags & L7M_FLOW_ANSWER) != 0) return other;

@@ -17,7 +17,7 @@ namespace l7mark {
 // A SYN or SYN-ACK tells. A TCP flow that was under way is judged by its ports, and by who is
 // inside where they tell nothing. UDP has no such flag, and who sends first is the client, but for
 // one case: what comes in from a port of a service to one that only clients have is an answer.
-[[nodiscard]] int client_of(const FlowKey& key, int initiator, std::uint8_t flags,
+[[nodiscard]] int client_of(const FlowKey& key, int initiator, std::uint16_t flags,
                             std::span<const Prefix> inside);
 
 }  // namespace l7mark
