@@ -40,13 +40,13 @@ static __always_inline void l7m_meet(struct __sk_buff *skb, __u32 hook, struct l
 __attribute__((minsize)) L7M_FUNCTION int l7m_parse_packet(struct __sk_buff *skb, __u32 hook)
 {
 	struct l7m_met *met = l7m_scratch();
-	struct l7m_packet packet = {};
 	struct l7m_cursor c;
 	__u32 frame = skb->len;
 	int version = 0, result;
 
 	if (!met)
 		return L7M_PARSE_WRONG;
+	__builtin_memset(&met->packet, 0, sizeof(met->packet));
 	l7m_cursor_of(skb, &c);
 	if (!(hook & L7M_HOOK_L2)) {
 		if (c.start + 1 > c.end)
@@ -61,8 +61,7 @@ __attribute__((minsize)) L7M_FUNCTION int l7m_parse_packet(struct __sk_buff *skb
 	asm volatile("" : "+r"(frame));
 	if (l7m_config.flags & L7M_CFG_REPLAY)
 		frame = l7m_replayed_frame(skb->wire_len);
-	result = l7m_parse(&c, &packet, version, frame, l7m_config.parse);
-	met->packet = packet;
+	result = l7m_parse(&c, &met->packet, version, frame, l7m_config.parse);
 	l7m_meet(skb, hook, met);
 	return result;
 }

@@ -32,15 +32,14 @@ static __always_inline void l7m_meet(struct xdp_md *ctx, __u32 hook, struct l7m_
 __attribute__((minsize)) L7M_FUNCTION int l7m_parse_packet(struct xdp_md *ctx, __u32 hook)
 {
 	struct l7m_met *met = l7m_scratch();
-	struct l7m_packet packet = {};
 	struct l7m_cursor c;
 	int result;
 
 	if (!met)
 		return L7M_PARSE_WRONG;
+	__builtin_memset(&met->packet, 0, sizeof(met->packet));
 	l7m_cursor_of(ctx, &c);
-	result = l7m_parse(&c, &packet, 0, l7m_frame(ctx), l7m_config.parse);
-	met->packet = packet;
+	result = l7m_parse(&c, &met->packet, 0, l7m_frame(ctx), l7m_config.parse);
 	l7m_meet(ctx, hook, met);
 	return result;
 }
