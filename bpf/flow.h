@@ -19,6 +19,19 @@
 #define l7m_unlikely(x) __builtin_expect(!!(x), 0)
 
 #define L7M_NO_ACTION 0xffffffffU /* not a flow: pass it untouched */
+#define L7M_HIDDEN    0xfffffffeU /* it may be one that a class drops: drop it */
+
+/* Of a packet whose flow can't be told: passed, unless that would be a way around a drop. */
+static __always_inline __u64 l7m_untracked(__u32 hook)
+{
+	const struct l7m_settings *s;
+	__u32 zero = 0;
+
+	if (hook & L7M_HOOK_COUNT)
+		l7m_count(L7M_COUNT_UNTRACKED, 1);
+	s = bpf_map_lookup_elem(&settings, &zero);
+	return s && (s->flags & L7M_SET_DROPS) ? L7M_HIDDEN : L7M_NO_ACTION;
+}
 
 /* A SYN on a closed flow's five-tuple: tells userspace what the old one counted and forgets it. */
 static __noinline int l7m_reopen(l7m_ctx *ctx, struct l7m_met *met, const struct l7m_verdict *v)
@@ -124,8 +137,13 @@ L7M_FUNCTION __u64 l7m_slow_path(l7m_ctx *ctx, __u32 hook)
 	if (!met)
 		return L7M_NO_ACTION;
 	result = l7m_parse_packet(ctx, hook);
-	if (result == L7M_PARSE_SHORT && !l7m_pull(ctx))
+	if (result == L7M_PARSE_SHORT && !l7m_pull(ctx, L7M_PULL))
 		result = l7m_parse_packet(ctx, hook);
+	if (result == L7M_PARSE_SHORT && !l7m_pull(ctx, L7M_PULL_ALL))
+		result = l7m_parse_packet(ctx, hook);
+	if (result == L7M_PARSE_HIDDEN ||
+	    (result == L7M_PARSE_SHORT && met->packet.fragment == L7M_FRAGMENT_FIRST))
+		return l7m_untracked(hook);
 	if (result != L7M_PARSE_OK) {
 		/* What XDP has counted is not counted again behind it. */
 		if (hook & L7M_HOOK_COUNT)

@@ -16,7 +16,10 @@ static __always_inline void l7m_fragment_key_of(const struct l7m_packet *p,
 	__builtin_memcpy(key->saddr, p->saddr, sizeof(key->saddr));
 	__builtin_memcpy(key->daddr, p->daddr, sizeof(key->daddr));
 	key->id = p->fragment_id;
-	key->protocol = p->protocol;
+	/* RFC 8200, 4.5: in IPv6 the protocol is no part of it, and the fragments name different
+	 * ones where extension headers are among what was cut.
+	 */
+	key->protocol = p->version == 4 ? p->protocol : 0;
 }
 
 static __noinline int l7m_first_fragment(const struct l7m_met *met)
@@ -25,6 +28,7 @@ static __noinline int l7m_first_fragment(const struct l7m_met *met)
 		.sport = met->packet.sport,
 		.dport = met->packet.dport,
 		.last_seen = (__u32)bpf_jiffies64(),
+		.protocol = met->packet.protocol,
 	};
 	struct l7m_fragment_key key;
 
@@ -32,7 +36,7 @@ static __noinline int l7m_first_fragment(const struct l7m_met *met)
 	return (int)bpf_map_update_elem(&fragments, &key, &value, BPF_ANY);
 }
 
-/* Returns 1 and fills the ports in, or 0 if the first fragment was not seen. */
+/* Returns 1 and fills ports and protocol in, or 0 if the first fragment was not seen. */
 static __noinline int l7m_later_fragment(struct l7m_met *met)
 {
 	const struct l7m_fragment *value;
@@ -46,6 +50,7 @@ static __noinline int l7m_later_fragment(struct l7m_met *met)
 	}
 	met->packet.sport = value->sport;
 	met->packet.dport = value->dport;
+	met->packet.protocol = value->protocol;
 	l7m_count(L7M_COUNT_FRAGMENT_FOLLOWED, 1);
 	return 1;
 }

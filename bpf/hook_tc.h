@@ -66,14 +66,22 @@ __attribute__((minsize)) L7M_FUNCTION int l7m_parse_packet(struct __sk_buff *skb
 	return result;
 }
 
-/* Headers beyond the linear part are pulled in; no sane stack of headers is longer. */
-#define L7M_PULL 256
+/*
+ * Headers beyond the linear part are pulled in: as many as packets have, and if that is too little,
+ * as many as the parser reads.
+ */
+#define L7M_PULL     256
+#define L7M_PULL_ALL (L7M_OFFSET_MASK + 64)
 
-static __always_inline int l7m_pull(struct __sk_buff *skb)
+static __always_inline int l7m_pull(struct __sk_buff *skb, __u32 most)
 {
-	if ((__u64)(skb->data_end - skb->data) >= skb->len)
+	__u32 length = skb->len;
+
+	if (length > most)
+		length = most;
+	if ((__u64)(skb->data_end - skb->data) >= length)
 		return -1;
-	return (int)bpf_skb_pull_data(skb, skb->len < L7M_PULL ? skb->len : L7M_PULL);
+	return (int)bpf_skb_pull_data(skb, length);
 }
 
 #endif /* L7MARK_BPF_HOOK_TC_H */

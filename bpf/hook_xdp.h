@@ -45,9 +45,13 @@ __attribute__((minsize)) L7M_FUNCTION int l7m_parse_packet(struct xdp_md *ctx, _
 }
 
 /* Drivers put all headers into the first buffer: there is nothing to pull. */
-static __always_inline int l7m_pull(struct xdp_md *ctx)
+#define L7M_PULL     0
+#define L7M_PULL_ALL 0
+
+static __always_inline int l7m_pull(struct xdp_md *ctx, __u32 most)
 {
 	(void)ctx;
+	(void)most;
 	return -1;
 }
 

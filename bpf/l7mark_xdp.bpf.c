@@ -68,7 +68,7 @@ static __always_inline int l7m_xdp(struct xdp_md *ctx, int hand_over)
 	if (index == L7M_NO_ACTION)
 		return hand_over ? l7m_hand_to_tc(ctx, index, 0) : XDP_PASS;
 	action = bpf_map_lookup_elem(&actions, &index);
-	if (action && (action->flags & L7M_ACT_DROP)) {
+	if (action ? action->flags & L7M_ACT_DROP : index == L7M_HIDDEN) {
 		l7m_count(L7M_COUNT_DROPPED, 1);
 		return XDP_DROP;
 	}

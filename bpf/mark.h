@@ -4,6 +4,7 @@
 #define L7MARK_BPF_MARK_H
 
 #include <linux/pkt_cls.h>
+#include "flow.h"
 #include "maps.h"
 #include "packet.h"
 
@@ -46,6 +47,14 @@ failed:
 	return -1;
 }
 
+static __always_inline int l7m_drop(const struct __sk_buff *skb)
+{
+	__u32 segments = skb->gso_segs;
+
+	l7m_count(L7M_COUNT_DROPPED, segments ? segments : 1);
+	return TC_ACT_SHOT;
+}
+
 /* Returns the program's TC action: what other filters do next is theirs to say. */
 static __always_inline int l7m_apply(struct __sk_buff *skb, __u32 index, __u32 l3_offset)
 {
@@ -53,18 +62,14 @@ static __always_inline int l7m_apply(struct __sk_buff *skb, __u32 index, __u32 l
 	__u8 flags;
 
 	if (!action)
-		return TC_ACT_UNSPEC;
+		return index == L7M_HIDDEN ? l7m_drop(skb) : TC_ACT_UNSPEC;
 	flags = action->flags;
 	if (flags & L7M_ACT_MARK)
 		skb->mark = (skb->mark & ~action->mark_mask) | action->mark;
 	if (!(flags & ~L7M_ACT_MARK))
 		return TC_ACT_UNSPEC;
-	if (flags & L7M_ACT_DROP) {
-		__u32 segments = skb->gso_segs;
-
-		l7m_count(L7M_COUNT_DROPPED, segments ? segments : 1);
-		return TC_ACT_SHOT;
-	}
+	if (flags & L7M_ACT_DROP)
+		return l7m_drop(skb);
 	/* A classful qdisc takes its class from the priority before it asks a filter. */
 	if (flags & L7M_ACT_PRIORITY)
 		skb->priority = action->priority;

@@ -259,8 +259,8 @@ L7M_ASSERT_SIZE(struct l7m_promise, 24);
 struct l7m_fragment_key {
 	__be32 saddr[4];
 	__be32 daddr[4];
-	__be32 id; /* IPv4: the 16 bits of the header, in the upper half */
-	__u8 protocol;
+	__be32 id;     /* IPv4: the 16 bits of the header, in the upper half */
+	__u8 protocol; /* 0 in IPv6 */
 	__u8 reserved[3];
 };
 L7M_ASSERT_SIZE(struct l7m_fragment_key, 40);
@@ -269,8 +269,10 @@ struct l7m_fragment {
 	__be16 sport;
 	__be16 dport;
 	__u32 last_seen; /* jiffies, low 32 bits */
+	__u8 protocol;	 /* the transport */
+	__u8 reserved[3];
 };
-L7M_ASSERT_SIZE(struct l7m_fragment, 8);
+L7M_ASSERT_SIZE(struct l7m_fragment, 12);
 
 /* Map `inside`: prefixes of the clients' side; chooses the ring so that a client's flows meet. */
 struct l7m_prefix_key {
@@ -283,6 +285,7 @@ L7M_ASSERT_SIZE(struct l7m_prefix_key, 20);
 #define L7M_SET_SERVICES 0x01 /* consult `services` on a flow's first packet */
 #define L7M_SET_HINTS	 0x02 /* consult `hints` likewise */
 #define L7M_SET_PAUSED	 0x04 /* sample nothing: no worker is there to read */
+#define L7M_SET_DROPS	 0x08 /* a class drops: so is what hides its ports */
 
 /* Map `settings`, one entry: what may change while programs run. Read off the hot path only. */
 struct l7m_settings {
@@ -362,7 +365,7 @@ L7M_ASSERT_SIZE(struct l7m_meta, 16);
 	X(MALFORMED, "malformed", "packets passed: header cut short or wrong")                     \
 	X(FRAGMENT_FOLLOWED, "fragments_followed", "later fragments given their flow's class")     \
 	X(FRAGMENT_UNKNOWN, "fragments_unknown", "later fragments passed: first one not seen")     \
-	X(UNTRACKED, "untracked", "packets passed: no flow key could be made")                     \
+	X(UNTRACKED, "untracked", "packets that hide their ports: dropped if any class drops")     \
 	X(DROPPED, "dropped", "packets dropped by a class")                                        \
 	X(META_FAILED, "meta_failed", "XDP could not hand its result to TC: looked up again")      \
 	X(DSCP_FAILED, "dscp_failed", "DSCP not written: header not writable")

@@ -35,6 +35,31 @@ static __always_inline __u32 l7m_tcp_sequence(const __u8 *tcp)
 	return L7M_NTOH32(l7m_load_be32(tcp + 4)) + (tcp[13] & L7M_TCP_SYN ? 1 : 0);
 }
 
+/* A packet that ends before its ports: wrong, but a first fragment leaves them to a later one. */
+static __always_inline int l7m_without_ports(const struct l7m_packet *p)
+{
+	return p->fragment == L7M_FRAGMENT_FIRST ? L7M_PARSE_HIDDEN : L7M_PARSE_WRONG;
+}
+
+/*
+ * A first fragment that ends within the TCP header. Fragments are cut at multiples of 8 bytes, so
+ * it has the ports, and flags are left to the connection's other packets.
+ */
+static __always_inline int l7m_parse_tiny_fragment(struct l7m_cursor *c, struct l7m_packet *p,
+						   __u32 length)
+{
+	const __u8 *h;
+
+	if (length < 8)
+		return L7M_PARSE_HIDDEN;
+	h = l7m_header(c, 8);
+	if (!h)
+		return L7M_PARSE_SHORT;
+	p->sport = l7m_load_be16(h);
+	p->dport = l7m_load_be16(h + 2);
+	return L7M_PARSE_OK;
+}
+
 /* Transport header on the cursor; `length` is what the IP header leaves for it. */
 static __always_inline int l7m_parse_transport(struct l7m_cursor *c, struct l7m_packet *p,
 					       __u32 length, __u32 options)
@@ -44,6 +69,8 @@ static __always_inline int l7m_parse_transport(struct l7m_cursor *c, struct l7m_
 	if (p->protocol == L7M_PROTO_TCP) {
 		__u32 header;
 
+		if (length < 20 && p->fragment == L7M_FRAGMENT_FIRST)
+			return l7m_parse_tiny_fragment(c, p, length);
 		if (length < 20)
 			return L7M_PARSE_WRONG;
 		h = l7m_header(c, 20);
@@ -62,7 +89,7 @@ static __always_inline int l7m_parse_transport(struct l7m_cursor *c, struct l7m_
 	}
 	if (p->protocol == L7M_PROTO_UDP) {
 		if (length < 8)
-			return L7M_PARSE_WRONG;
+			return l7m_without_ports(p);
 		h = l7m_header(c, 8);
 		if (!h)
 			return L7M_PARSE_SHORT;
@@ -78,7 +105,7 @@ static __always_inline int l7m_parse_transport(struct l7m_cursor *c, struct l7m_
 	    (p->protocol == L7M_PROTO_SCTP || p->protocol == L7M_PROTO_UDPLITE ||
 	     p->protocol == L7M_PROTO_DCCP)) {
 		if (length < 4)
-			return L7M_PARSE_WRONG;
+			return l7m_without_ports(p);
 		h = l7m_header(c, 4);
 		if (!h)
 			return L7M_PARSE_SHORT;
@@ -156,7 +183,7 @@ static __always_inline int l7m_parse(struct l7m_cursor *c, struct l7m_packet *p,
 		return L7M_PARSE_OK;
 	used = c->offset - p->l3_offset;
 	if (used > p->l3_length)
-		return L7M_PARSE_WRONG;
+		return l7m_without_ports(p);
 	return l7m_parse_transport(c, p, p->l3_length - used, options);
 }
 

@@ -68,6 +68,8 @@ enum l7m_parse_result {
 	L7M_PARSE_NOT_IP,
 	L7M_PARSE_SHORT, /* a header goes beyond the end of what is readable */
 	L7M_PARSE_WRONG, /* a field contradicts another */
+	/* The transport is behind more headers than are followed, or in a later fragment. */
+	L7M_PARSE_HIDDEN,
 };
 
 #define L7M_FRAGMENT_NONE  0

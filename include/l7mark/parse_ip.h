@@ -45,43 +45,68 @@ static __always_inline int l7m_parse_ipv4(struct l7m_cursor *c, struct l7m_packe
 #define L7M_WALK_FRAGMENT(w)	((__u8)((w) >> 24 & 3))
 #define L7M_WALK_DONE		((__u64)1 << 26)
 #define L7M_WALK_SHORT		((__u64)1 << 27)
+#define L7M_WALK_LONG		((__u64)1 << 28)
 #define L7M_WALK_ID(w)		((__be32)((w) >> 32))
 #define L7M_WALK_BEGIN(at, nxt) ((__u64)(at) | (__u64)(nxt) << 16)
 
+/* A set of protocols below 64, or of those from 128 to 191, as bits. */
+#define L7M_PROTO_BIT(protocol) ((__u64)1 << ((protocol)&63))
+#define L7M_EXTENSIONS_LOW                                                                         \
+	(L7M_PROTO_BIT(L7M_PROTO_HOPOPTS) | L7M_PROTO_BIT(L7M_PROTO_ROUTING) |                     \
+	 L7M_PROTO_BIT(L7M_PROTO_FRAGMENT) | L7M_PROTO_BIT(L7M_PROTO_AH) |                         \
+	 L7M_PROTO_BIT(L7M_PROTO_DSTOPTS))
+#define L7M_EXTENSIONS_HIGH                                                                        \
+	(L7M_PROTO_BIT(L7M_PROTO_MOBILITY) | L7M_PROTO_BIT(L7M_PROTO_HIP) |                        \
+	 L7M_PROTO_BIT(L7M_PROTO_SHIM6))
+
+/* 1 for an extension header that another header may follow. */
+static __always_inline __u32 l7m_is_extension(__u32 protocol)
+{
+	__u32 high = protocol >> 7 & 1, bit = protocol & 63;
+
+	return ((__u32)(L7M_EXTENSIONS_LOW >> bit & (high ^ 1)) |
+		(__u32)(L7M_EXTENSIONS_HIGH >> bit & high)) &
+	       ~protocol >> 6;
+}
+
+/* 1 if two numbers below 2^31 are the same. */
+static __always_inline __u32 l7m_same(__u32 a, __u32 b)
+{
+	return ((a ^ b) - 1) >> 31;
+}
+
+/*
+ * By arithmetic where it can be: each branch is a way of its own for the verifier, which walks
+ * through them all for every header that a packet may have.
+ */
 static __always_inline __u64 l7m_walk_step(struct l7m_cursor *c, __u64 walk)
 {
-	__u8 next = L7M_WALK_NEXT(walk), fragment = L7M_WALK_FRAGMENT(walk);
-	__u32 id = (__u32)(walk >> 32), length;
+	__u32 next = L7M_WALK_NEXT(walk), first = L7M_WALK_FRAGMENT(walk), id, length;
+	__u32 is_fragment = l7m_same(next, L7M_PROTO_FRAGMENT), is_ah, later, field;
 	const __u8 *h;
 
-	if (next != L7M_PROTO_FRAGMENT && next != L7M_PROTO_AH && next != L7M_PROTO_HOPOPTS &&
-	    next != L7M_PROTO_ROUTING && next != L7M_PROTO_DSTOPTS && next != L7M_PROTO_MOBILITY &&
-	    next != L7M_PROTO_HIP && next != L7M_PROTO_SHIM6)
+	if (!l7m_is_extension(next))
 		return walk | L7M_WALK_DONE;
 	c->offset = L7M_WALK_OFFSET(walk);
 	h = l7m_header(c, 8);
 	if (!h)
 		return walk | L7M_WALK_SHORT;
-	length = ((__u32)h[1] + 1) * 8;
-	if (next == L7M_PROTO_AH)
-		length = ((__u32)h[1] + 2) * 4; /* RFC 4302: in words, less two */
-	if (next == L7M_PROTO_FRAGMENT) {
-		__u16 offset = l7m_load16(h + 2);
-
-		length = 8;
-		id = l7m_load_be32(h + 4);
-		/* Neither offset nor more to come: an "atomic" fragment, RFC 6946. */
-		if (offset & 0xfff8)
-			fragment = L7M_FRAGMENT_LATER;
-		else if (offset & 1)
-			fragment = L7M_FRAGMENT_FIRST;
-	}
+	/* In units of 8 bytes beyond the first; RFC 4302: of 4, beyond the second. */
+	is_ah = l7m_same(next, L7M_PROTO_AH);
+	length = ((h[1] & (is_fragment - 1)) + 1 + is_ah) << (3 - is_ah);
 	length += L7M_WALK_OFFSET(walk);
 	if (length > L7M_OFFSET_MASK)
-		return walk | L7M_WALK_SHORT;
-	walk = L7M_WALK_BEGIN(length, h[0]) | (__u64)fragment << 24 | (__u64)id << 32;
+		return walk | L7M_WALK_LONG;
+	/* Neither offset nor more to come: an "atomic" fragment, RFC 6946. */
+	field = l7m_load16(h + 2);
+	later = is_fragment & (0 - (field >> 3)) >> 31;
+	first |= is_fragment & field;
+	id = (__u32)(walk >> 32);
+	id ^= (id ^ l7m_load_be32(h + 4)) & (0 - is_fragment);
 	/* What follows in a later fragment is not a header. */
-	return fragment == L7M_FRAGMENT_LATER ? walk | L7M_WALK_DONE : walk;
+	return L7M_WALK_BEGIN(length, h[0]) |
+	       (__u64)((first & 1 & (later ^ 1)) | later << 1) << 24 | (__u64)later << 26 |
+	       (__u64)id << 32;
 }
 
 /* BPF programs put a global function of their own in this place. */
@@ -94,6 +119,13 @@ static __always_inline int l7m_is_mapped(const __be32 *address)
 {
 	return (address[0] | address[1] | (address[2] ^ L7M_BE32(0xffff))) == 0;
 }
+
+/*
+ * Extension headers that are followed. RFC 8200, 4.1, knows an order in which no more than seven
+ * may stand, and asks receivers to take them in any order and number; more than these are no use
+ * to anybody but one who hides what comes behind them.
+ */
+#define L7M_MAX_EXTENSIONS 16
 
 /*
  * RFC 8200, with the extension headers that may stand before a transport. An address in IPv4-mapped
@@ -130,15 +162,17 @@ static __always_inline int l7m_parse_ipv6(struct l7m_cursor *c, struct l7m_packe
 #if defined(__clang__)
 #pragma clang loop unroll(disable)
 #endif
-	for (i = 0; i < 8; i++) {
-		if (walk & (L7M_WALK_DONE | L7M_WALK_SHORT))
+	for (i = 0; i <= L7M_MAX_EXTENSIONS; i++) {
+		if (walk & (L7M_WALK_DONE | L7M_WALK_SHORT | L7M_WALK_LONG))
 			break;
 		walk = L7M_STEP(c, walk);
 	}
+	p->fragment = L7M_WALK_FRAGMENT(walk);
 	if (walk & L7M_WALK_SHORT)
 		return L7M_PARSE_SHORT;
+	if (!(walk & L7M_WALK_DONE))
+		return L7M_PARSE_HIDDEN;
 	p->protocol = L7M_WALK_NEXT(walk);
-	p->fragment = L7M_WALK_FRAGMENT(walk);
 	p->fragment_id = L7M_WALK_ID(walk);
 	c->offset = L7M_WALK_OFFSET(walk);
 	l7m_settle(c);

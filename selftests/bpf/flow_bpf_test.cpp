@@ -740,6 +740,80 @@ TEST_F(Flow, LaterFragmentsFollowTheFirst) {
   EXPECT_EQ(ingress(ethernet(fragment4(later4, 10, 64, false))).skb.mark, 0U);
 }
 
+// The transport is found in the first fragment only: the others begin with what is behind it.
+TEST_F(Flow, LaterFragmentsBehindDestinationOptionsFollowTheFirst) {
+  plane_->act(kAction, Does{.mark = 0x85, .mark_mask = 0xff, .flags = L7M_ACT_MARK});
+  plane_->decide(flow_key(k6, L7M_PROTO_UDP), kAction);
+  const Bytes first =
+      extended(udp(k6, Bytes(48, 1)), {fragment6(9, 0, true), destination_options()});
+  const Bytes later = extended(ip(k6, 60, Bytes(40, 7)), {fragment6(9, 64, false)});
+  EXPECT_EQ(ingress(ethernet(first)).skb.mark, 0x85U);
+  EXPECT_EQ(ingress(ethernet(later)).skb.mark, 0x85U);
+  EXPECT_EQ(plane_->count(L7M_COUNT_FRAGMENT_FOLLOWED), 1U);
+  EXPECT_EQ(plane_->maps.verdict(flow_key(k6, L7M_PROTO_UDP))->count.packets[sender_of(k6)], 2U);
+  // IPv4 tells datagrams of two protocols apart (RFC 791), and IPv6 does not (RFC 8200, 4.5).
+  plane_->decide(flow_key(k4, L7M_PROTO_UDP), kAction);
+  EXPECT_EQ(ingress(ethernet(fragment4(udp(k4, Bytes(56, 1)), 9, 0, true))).skb.mark, 0x85U);
+  EXPECT_EQ(ingress(ethernet(fragment4(ip(k4, 6, Bytes(40, 7)), 9, 64, false))).skb.mark, 0U);
+}
+
+TEST_F(Flow, TinyFirstFragmentsOfADroppedFlowAreDropped) {
+  plane_->act(kAction, Does{.flags = L7M_ACT_DROP});
+  plane_->decide(key_of(k4), kAction);
+  plane_->decide(key_of(k6), kAction);
+  const Bytes four = tcp(k4, kAck, 1, 1, Bytes(20, 1)), six = tcp(k6, kAck, 1, 1, Bytes(20, 1));
+  for (const std::size_t length : {8U, 16U}) {
+    const auto part = [&](const Bytes& packet, std::size_t header) {
+      const auto at = packet.begin() + static_cast<std::ptrdiff_t>(header);
+      return Bytes(at, at + static_cast<std::ptrdiff_t>(length));
+    };
+    const Bytes first4 = ethernet(fragment4(ip(k4, 6, part(four, 20)), 9, 0, true));
+    const Bytes first6 = ethernet(extended(ip(k6, 6, part(six, 40)), {fragment6(9, 0, true)}));
+    for (const Bytes& first : {first4, first6}) {
+      EXPECT_EQ(ingress(first).answer, kShot);
+      EXPECT_EQ(xdp(first).answer, static_cast<std::uint32_t>(XDP_DROP));
+    }
+  }
+  // And those behind them.
+  const Bytes later = ethernet(fragment4(ip(k4, 6, Bytes(32, 1)), 9, 8, false));
+  EXPECT_EQ(ingress(later).answer, kShot);
+  EXPECT_EQ(xdp(later).answer, static_cast<std::uint32_t>(XDP_DROP));
+}
+
+// More extension headers than are followed, and ports that come in a later fragment: no flow is
+// found, so they pass where nothing is dropped, and where something is they can't get around it.
+TEST_F(Flow, HiddenPortsPassOnlyWhereNoClassDrops) {
+  const Bytes packet = tcp(k6, kAck, 1, 1, Bytes(20, 1));
+  const std::vector<Bytes> hidden = {
+      ethernet(extended(packet, std::vector<Extension>(17, destination_options()))),
+      ethernet(extended(packet, {destination_options(255)})),
+      ethernet(extended(ip(k6, 6, {}), {fragment6(9, 0, true), destination_options()})),
+  };
+  const auto pass = static_cast<std::uint32_t>(XDP_PASS);
+  const auto drop = static_cast<std::uint32_t>(XDP_DROP);
+  for (const Bytes& in : hidden) {
+    EXPECT_EQ(ingress(in).answer, kUnspec);
+    EXPECT_EQ(egress(in).answer, kUnspec);
+    EXPECT_EQ(xdp(in).answer, pass);
+    EXPECT_EQ(ran(run_xdp(plane_->xdp("l7mark_xdp"), in)).answer, pass);
+  }
+  EXPECT_EQ(plane_->count(L7M_COUNT_UNTRACKED), 4 * hidden.size());
+  EXPECT_EQ(plane_->count(L7M_COUNT_DROPPED), 0U);
+  plane_->set([](l7m_settings& settings) { settings.flags |= L7M_SET_DROPS; });
+  for (const Bytes& in : hidden) {
+    EXPECT_EQ(ingress(in).answer, kShot);
+    EXPECT_EQ(egress(in).answer, kShot);
+    EXPECT_EQ(xdp(in).answer, drop);
+    EXPECT_EQ(ran(run_xdp(plane_->xdp("l7mark_xdp"), in)).answer, drop);
+  }
+  EXPECT_EQ(plane_->count(L7M_COUNT_UNTRACKED), 8 * hidden.size());
+  EXPECT_EQ(plane_->count(L7M_COUNT_DROPPED), 4 * hidden.size());
+  // What is only wrong passes as before: no receiver takes it.
+  Bytes wrong = ethernet(tcp(k4, kAck, 1, 1));
+  wrong[14] = 0x44;
+  EXPECT_EQ(ingress(wrong).answer, kUnspec);
+}
+
 TEST_F(Flow, LaterFragmentsAreNoSamples) {
   ingress(ethernet(fragment4(udp(k4, Bytes(56, 1)), 9, 0, true)));
   EXPECT_EQ(plane_->records().size(), 1U);

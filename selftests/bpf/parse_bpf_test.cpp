@@ -33,7 +33,7 @@ Endpoints to_port(Endpoints ends, std::uint16_t port) {
   return ends;
 }
 
-enum class Outcome { flow, not_ip, malformed };
+enum class Outcome { flow, not_ip, malformed, untracked };
 
 struct Case {
   std::string name;
@@ -57,6 +57,12 @@ Bytes udp4() {
 }
 Bytes udp6() {
   return udp(k6, Bytes(10, 0x41));
+}
+
+// The first bytes of what is behind a packet's IP header.
+Bytes start_of(const Bytes& packet, std::size_t length) {
+  const auto at = packet.begin() + (packet[0] >> 4 == 6 ? 40 : 20);
+  return {at, at + static_cast<std::ptrdiff_t>(length)};
 }
 
 std::vector<Case> link_cases() {
@@ -110,9 +116,53 @@ std::vector<Case> network_cases() {
            extended(tcp6(), {hop_by_hop(), destination_options(), routing(), fragment6(9, 0, false),
                              authentication(), destination_options(1)})),
        k6, 6, 14, 10},
+      {"chain_of_nine", ethernet(extended(tcp6(), std::vector<Extension>(9, routing()))), k6, 6, 14,
+       10},
+      {"chain_of_sixteen",
+       ethernet(extended(tcp6(), std::vector<Extension>(16, destination_options()))), k6, 6, 14,
+       10},
       {"chain_too_long",
-       ethernet(extended(tcp6(), std::vector<Extension>(9, destination_options()))), no_ports(k6),
-       60, 14, 38},
+       ethernet(extended(tcp6(), std::vector<Extension>(17, destination_options()))), k6, 6, 0, 0,
+       0, Outcome::untracked},
+      {"chain_too_many_bytes", ethernet(extended(tcp6(), {destination_options(255)})), k6, 6, 0, 0,
+       0, Outcome::untracked},
+      {"mobility", ethernet(extended(tcp6(), {{135, Bytes(8, 0)}})), k6, 6, 14, 10},
+      {"host_identity", ethernet(extended(udp6(), {{139, Bytes(8, 0)}})), k6, 17, 14, 10},
+      {"shim6", ethernet(extended(udp6(), {{140, Bytes(8, 0)}})), k6, 17, 14, 10},
+      // What other numbers have in their place among the bits that tell an extension header.
+      {"no_extension_64", ethernet(ip(no_ports(k6), 64, Bytes(8, 0))), no_ports(k6), 64, 14, 8},
+      {"no_extension_124", ethernet(ip(no_ports(k6), 124, Bytes(8, 0))), no_ports(k6), 124, 14, 8},
+      {"no_extension_128", ethernet(ip(no_ports(k6), 128, Bytes(8, 0))), no_ports(k6), 128, 14, 8},
+      {"no_extension_203", ethernet(ip(no_ports(k6), 203, Bytes(8, 0))), no_ports(k6), 203, 14, 8},
+      {"no_extension_7", ethernet(ip(no_ports(k6), 7, Bytes(8, 0))), no_ports(k6), 7, 14, 8},
+      // A datagram's second fragment may begin behind 8 bytes: the first one has the ports.
+      {"first_fragment_8", ethernet(fragment4(ip(k4, 6, start_of(tcp4(), 8)), 9, 0, true)), k4, 6,
+       14, 0},
+      {"first_fragment_16", ethernet(fragment4(ip(k4, 6, start_of(tcp4(), 16)), 9, 0, true)), k4, 6,
+       14, 0},
+      {"first_fragment6_8",
+       ethernet(extended(ip(k6, 6, start_of(tcp6(), 8)), {fragment6(9, 0, true)})), k6, 6, 14, 0},
+      {"eight_bytes_of_tcp", ethernet(ip(k4, 6, start_of(tcp4(), 8))), k4, 6, 0, 0, 0,
+       Outcome::malformed},
+      {"first_fragment_4", ethernet(fragment4(ip(k4, 6, start_of(tcp4(), 4)), 9, 0, true)), k4, 6,
+       0, 0, 0, Outcome::untracked},
+      {"ports_in_second_fragment",
+       ethernet(extended(ip(k6, 6, {}), {fragment6(9, 0, true), destination_options()})), k6, 6, 0,
+       0, 0, Outcome::untracked},
+      {"options_in_second_fragment", ethernet([] {
+         Bytes packet = extended(ip(k6, 6, {}), {fragment6(9, 0, true), destination_options(3)});
+         packet.resize(packet.size() - 16);
+         packet[5] = static_cast<std::uint8_t>(packet[5] - 16);
+         return packet;
+       }()),
+       k6, 6, 0, 0, 0, Outcome::untracked},
+      {"no_header_in_first_fragment", ethernet([] {
+         Bytes packet = extended(ip(k6, 6, {}), {fragment6(9, 0, true), destination_options()});
+         packet.resize(packet.size() - 8);
+         packet[5] = static_cast<std::uint8_t>(packet[5] - 8);
+         return packet;
+       }()),
+       k6, 6, 0, 0, 0, Outcome::untracked},
       {"no_next_header", ethernet(ip(no_ports(k6), 59, {})), no_ports(k6), 59, 14, 0},
       {"wrong_version", ethernet([] {
          Bytes packet = tcp4();
@@ -303,6 +353,7 @@ void check(Plane& plane, const Case& c, bool xdp) {
   EXPECT_EQ(run.packet, c.frame);
   EXPECT_EQ(plane.count(L7M_COUNT_NOT_IP), c.outcome == Outcome::not_ip ? 1U : 0U);
   EXPECT_EQ(plane.count(L7M_COUNT_MALFORMED), c.outcome == Outcome::malformed ? 1U : 0U);
+  EXPECT_EQ(plane.count(L7M_COUNT_UNTRACKED), c.outcome == Outcome::untracked ? 1U : 0U);
   const auto records = plane.records();
   if (c.outcome != Outcome::flow) {
     EXPECT_EQ(plane.candidates(), 0U);

@@ -45,6 +45,16 @@ TEST(MergeClasses, DropAndAllow) {
   EXPECT_EQ(merge_classes(*policy, {0, 2}).kernel[L7M_STATE_FINAL].flags, 0);
 }
 
+// What hides its ports passes unless it could be a way around a class.
+TEST(PolicySettings, TellWhetherAnyClassDrops) {
+  EXPECT_EQ(policy_of(R"({ "name": "a", "mark": 1 })")->settings().flags & L7M_SET_DROPS, 0U);
+  EXPECT_NE(policy_of(R"({ "name": "a", "mark": 1 }, { "name": "b", "drop": true })")
+                    ->settings()
+                    .flags &
+                L7M_SET_DROPS,
+            0U);
+}
+
 TEST(MergeClasses, SetsAndLabelsAddUp) {
   const auto policy = policy_of(R"(
       { "name": "a", "continue": true, "ipset": { "name": "S" }, "conntrack": { "label": 1 } },

@@ -101,6 +101,9 @@ l7m_settings Policy::settings() const {
   out.rings = workers;
   if (first_packet.services) out.flags |= L7M_SET_SERVICES;
   if (first_packet.hints) out.flags |= L7M_SET_HINTS;
+  if (std::any_of(classes.begin(), classes.end(),
+                  [](const PolicyClass& c) { return c.actions.drop; }))
+    out.flags |= L7M_SET_DROPS;
   out.mark_mask = class_mark_bits();
   return out;
 }
