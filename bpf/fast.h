@@ -207,7 +207,7 @@ static __always_inline void l7m_fast_count(struct l7m_verdict *v, __u32 sender, 
  * that are known to be there, as the whole parser would, and goes on with the candidates. Returns
  * as l7m_slow_path() does.
  */
-L7M_FUNCTION __u64 l7m_missed(l7m_ctx *ctx, __u32 hook, __u32 l3_offset, __u64 hash)
+L7M_FUNCTION __u32 l7m_missed(l7m_ctx *ctx, __u32 hook, __u32 l3_offset, __u64 hash)
 {
 	struct l7m_met *met = l7m_scratch();
 	__u32 room, header = 8;
@@ -271,7 +271,7 @@ L7M_FUNCTION __u64 l7m_missed(l7m_ctx *ctx, __u32 hook, __u32 l3_offset, __u64 h
 		p->handshake = l7m_may_be_handshake(&c, p->protocol);
 	l7m_meet(ctx, hook, met);
 	met->hash = hash;
-	return (__u64)l3_offset << 32 | l7m_candidate_packet(ctx);
+	return l7m_candidate_packet(ctx);
 }
 
 #endif /* L7MARK_BPF_FAST_H */

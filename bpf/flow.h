@@ -22,7 +22,7 @@
 #define L7M_HIDDEN    0xfffffffeU /* it may be one that a class drops: drop it */
 
 /* Of a packet whose flow can't be told: passed, unless that would be a way around a drop. */
-static __always_inline __u64 l7m_untracked(__u32 hook)
+static __always_inline __u32 l7m_untracked(__u32 hook)
 {
 	const struct l7m_settings *s;
 	__u32 zero = 0;
@@ -126,10 +126,10 @@ static __noinline __u32 l7m_decide(l7m_ctx *ctx, struct l7m_met *met)
 
 /*
  * The entry to all that: an l7m_parse_packet() of the hook fills the scratch entry before. Returns
- * the index of the action in the lower half and the IP header's offset in the upper. Global in TC,
- * so that it is verified once and not with every program and state that calls it.
+ * the index of the action. Global in TC, so that it is verified once and not with every program and
+ * state that calls it.
  */
-L7M_FUNCTION __u64 l7m_slow_path(l7m_ctx *ctx, __u32 hook)
+L7M_FUNCTION __u32 l7m_slow_path(l7m_ctx *ctx, __u32 hook)
 {
 	struct l7m_met *met = l7m_scratch();
 	int result;
@@ -152,7 +152,7 @@ L7M_FUNCTION __u64 l7m_slow_path(l7m_ctx *ctx, __u32 hook)
 				  1);
 		return L7M_NO_ACTION;
 	}
-	return (__u64)met->packet.l3_offset << 32 | l7m_decide(ctx, met);
+	return l7m_decide(ctx, met);
 }
 
 #endif /* L7MARK_BPF_FLOW_H */

@@ -16,7 +16,7 @@
 static __always_inline int l7m_tc(struct __sk_buff *skb, __u32 hook)
 {
 	struct l7m_fast fast;
-	__u64 slow;
+	__u32 index;
 
 	l7m_fast_path((const __u8 *)(long)skb->data, (const __u8 *)(long)skb->data_end, skb->len,
 		      hook & L7M_HOOK_L2, &fast);
@@ -29,13 +29,13 @@ static __always_inline int l7m_tc(struct __sk_buff *skb, __u32 hook)
 			       l7m_skb_bytes(skb, hook, segments, fast.headers));
 		return l7m_apply(skb, fast.verdict->action, fast.l3_offset);
 	}
-	slow = fast.missed ? l7m_missed(skb, hook, fast.l3_offset, fast.hash)
-			   : l7m_slow_path(skb, hook);
+	index = fast.missed ? l7m_missed(skb, hook, fast.l3_offset, fast.hash)
+			    : l7m_slow_path(skb, hook);
 	if (l7m_has_rest())
 		l7m_export_rest(skb);
-	if ((__u32)slow == L7M_NO_ACTION)
+	if (index == L7M_NO_ACTION)
 		return TC_ACT_UNSPEC;
-	return l7m_apply(skb, (__u32)slow, (__u32)(slow >> 32));
+	return l7m_apply(skb, index, hook & L7M_HOOK_L2 ? L7M_ANYWHERE : 0);
 }
 
 SEC("tc")
@@ -67,18 +67,18 @@ SEC("tc")
 int l7mark_after_xdp(struct __sk_buff *skb)
 {
 	const struct l7m_meta *meta = (const void *)(long)skb->data_meta;
-	__u64 slow;
+	__u32 index;
 
 	if ((const void *)(meta + 1) <= (const void *)(long)skb->data &&
 	    meta->magic == L7M_META_MAGIC) {
 		if (meta->action == L7M_NO_ACTION)
 			return TC_ACT_UNSPEC;
-		return l7m_apply(skb, meta->action, meta->l3_offset);
+		return l7m_apply(skb, meta->action, L7M_ANYWHERE);
 	}
-	slow = l7m_slow_path(skb, L7M_HOOK_L2);
-	if ((__u32)slow == L7M_NO_ACTION)
+	index = l7m_slow_path(skb, L7M_HOOK_L2);
+	if (index == L7M_NO_ACTION)
 		return TC_ACT_UNSPEC;
-	return l7m_apply(skb, (__u32)slow, (__u32)(slow >> 32));
+	return l7m_apply(skb, index, L7M_ANYWHERE);
 }
 
 /* The shortest header of IP. */
@@ -126,7 +126,7 @@ int l7mark_classid(struct __sk_buff *skb)
 		if (!l7m_begins_with_ip(skb))
 			hook |= L7M_HOOK_L2;
 		/* Without L7M_HOOK_COUNT nothing is counted: an attached program has done so. */
-		index = (__u32)l7m_slow_path(skb, hook);
+		index = l7m_slow_path(skb, hook);
 		if (index == L7M_NO_ACTION)
 			return TC_ACT_UNSPEC;
 	}

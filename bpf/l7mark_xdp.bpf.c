@@ -24,7 +24,7 @@ struct {
 	__uint(XDP_PASS, 1);
 } XDP_RUN_CONFIG(l7mark_xdp_only);
 
-static __always_inline int l7m_hand_to_tc(struct xdp_md *ctx, __u32 index, __u32 l3_offset)
+static __always_inline int l7m_hand_to_tc(struct xdp_md *ctx, __u32 index)
 {
 	struct l7m_meta *meta;
 
@@ -37,8 +37,6 @@ static __always_inline int l7m_hand_to_tc(struct xdp_md *ctx, __u32 index, __u32
 		return XDP_PASS;
 	meta->magic = L7M_META_MAGIC;
 	meta->action = index;
-	meta->l3_offset = l3_offset;
-	meta->reserved = 0;
 	return XDP_PASS;
 }
 
@@ -48,31 +46,29 @@ static __always_inline int l7m_xdp(struct xdp_md *ctx, int hand_over)
 	struct l7m_fast fast;
 	/* The first buffer: a packet that goes on in others goes the slow way, by its length. */
 	__u32 frame = ctx->data_end - ctx->data, index;
-	__u64 found;
 
 	l7m_fast_path((const __u8 *)(long)ctx->data, (const __u8 *)(long)ctx->data_end, frame, 1,
 		      &fast);
 	if (fast.verdict) {
 		l7m_fast_count(fast.verdict, fast.sender, 1, frame);
-		found = (__u64)fast.l3_offset << 32 | fast.verdict->action;
+		index = fast.verdict->action;
 	} else if (fast.missed) {
-		found = l7m_missed(ctx, L7M_HOOK_L2 | L7M_HOOK_COUNT, fast.l3_offset, fast.hash);
+		index = l7m_missed(ctx, L7M_HOOK_L2 | L7M_HOOK_COUNT, fast.l3_offset, fast.hash);
 	} else {
-		found = l7m_slow_path(ctx, L7M_HOOK_L2 | L7M_HOOK_COUNT);
+		index = l7m_slow_path(ctx, L7M_HOOK_L2 | L7M_HOOK_COUNT);
 	}
 	if (!fast.verdict && l7m_has_rest()) {
-		found = l7m_forget(found);
+		index = (__u32)l7m_forget(index);
 		l7m_export_rest(ctx);
 	}
-	index = (__u32)found;
 	if (index == L7M_NO_ACTION)
-		return hand_over ? l7m_hand_to_tc(ctx, index, 0) : XDP_PASS;
+		return hand_over ? l7m_hand_to_tc(ctx, index) : XDP_PASS;
 	action = bpf_map_lookup_elem(&actions, &index);
 	if (action ? action->flags & L7M_ACT_DROP : index == L7M_HIDDEN) {
 		l7m_count(L7M_COUNT_DROPPED, 1);
 		return XDP_DROP;
 	}
-	return hand_over ? l7m_hand_to_tc(ctx, index, (__u32)(found >> 32)) : XDP_PASS;
+	return hand_over ? l7m_hand_to_tc(ctx, index) : XDP_PASS;
 }
 
 SEC("xdp")

@@ -333,14 +333,12 @@ struct l7m_config {
 };
 
 /* Data in front of a packet by which XDP tells TC what it found. */
-#define L7M_META_MAGIC 0x4c374d31 /* "L7M1" */
+#define L7M_META_MAGIC 0x4c374d32 /* "L7M2" */
 struct l7m_meta {
 	__u32 magic;
-	__u32 action;	 /* index into map `actions`, or ~0: leave the packet alone */
-	__u32 l3_offset; /* of the (inner) IP header */
-	__u32 reserved;
+	__u32 action; /* index into map `actions`, or ~0: leave the packet alone */
 };
-L7M_ASSERT_SIZE(struct l7m_meta, 16);
+L7M_ASSERT_SIZE(struct l7m_meta, 8);
 
 /*
  * Map `counters`, per CPU: every outcome off the hot path has a name. X(symbol, "name", "help").
@@ -368,7 +366,7 @@ L7M_ASSERT_SIZE(struct l7m_meta, 16);
 	X(UNTRACKED, "untracked", "packets that hide their ports: dropped if any class drops")     \
 	X(DROPPED, "dropped", "packets dropped by a class")                                        \
 	X(META_FAILED, "meta_failed", "XDP could not hand its result to TC: looked up again")      \
-	X(DSCP_FAILED, "dscp_failed", "DSCP not written: header not writable")
+	X(DSCP_FAILED, "dscp_failed", "DSCP not written: header not found or not writable")
 
 enum l7m_counter {
 #define L7M_COUNTER_ENUM(symbol, name, help) L7M_COUNT_##symbol,

@@ -423,6 +423,38 @@ TEST_F(ParseStacks, TunnelsOpened) {
   check_all(*plane, network_cases());
 }
 
+// Routers on the way act on the outer header, and a checksum of the tunnel's may cover the inner
+// one (RFC 2983, 3: traffic is conditioned by what is seen at that point).
+TEST_F(ParseStacks, DscpInATunnelIsTheOuterHeaders) {
+  Plane* const plane = open(kAllTunnels);
+  if (plane == nullptr) GTEST_SKIP() << why_;
+  constexpr std::uint32_t kAction = 4;
+  l7m_action dscp{};
+  dscp.flags = L7M_ACT_DSCP;
+  dscp.dscp = 46;
+  plane->act(kAction, dscp);
+  for (const Case& c : opened_cases()) {
+    if (c.outcome != Outcome::flow) continue;
+    SCOPED_TRACE(c.name);
+    plane->decide(flow_key(c.ends, c.protocol), kAction);
+    const std::size_t at = c.vlan != 0 ? 18 : 14;
+    Bytes expected = c.frame;
+    const RunResult run = run_tc(plane->tc("l7mark_ingress"), c.frame);
+    ASSERT_EQ(run.code, 0);
+    if (expected[at] >> 4 == 6) {
+      expected[at] = 0x6b;
+      expected[at + 1] = 0x80;
+    } else {
+      expected[at + 1] = 0xb8;
+      expected[at + 10] = run.packet[at + 10];
+      expected[at + 11] = run.packet[at + 11];
+    }
+    EXPECT_EQ(run.packet, expected);
+  }
+  EXPECT_EQ(plane->count(L7M_COUNT_DSCP_FAILED), 0U);
+  plane->act(kAction, l7m_action{});
+}
+
 // Interfaces without a link-layer header.
 TEST_F(ParseStacks, BareIp) {
   Plane* const plane = open(0);

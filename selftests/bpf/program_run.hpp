@@ -33,6 +33,11 @@ struct Skb {
   std::uint32_t wire_length = 0;  // 0: as long as the packet
 };
 
+// BPF_F_TEST_SKB_CHECKSUM_COMPLETE, which Debian's headers lack: the packet comes with the sum of
+// its bytes, as from a network card, and the run fails with EBADMSG if the sum is wrong after it
+// (6.16).
+constexpr std::uint32_t kWithSum = 4;
+
 struct RunResult {
   int code = 0;  // 0, or the errno of a run that the kernel refused
   std::uint32_t answer = 0;
@@ -40,7 +45,8 @@ struct RunResult {
   Bytes packet;  // after the run; XDP: with the metadata in front, where the kernel shows it
 };
 
-inline RunResult run_tc(int program, const Bytes& packet, const Skb& in = {}) {
+inline RunResult run_tc(int program, const Bytes& packet, const Skb& in = {},
+                        std::uint32_t flags = 0) {
   RunResult out;
   out.packet.resize(packet.size() + 64);
   __sk_buff context{};
@@ -53,7 +59,7 @@ inline RunResult run_tc(int program, const Bytes& packet, const Skb& in = {}) {
               .data_size_in = static_cast<__u32>(packet.size()),
               .data_size_out = static_cast<__u32>(out.packet.size()), .ctx_in = &context,
               .ctx_out = &after, .ctx_size_in = sizeof(context), .ctx_size_out = sizeof(after),
-              .repeat = 1);
+              .repeat = 1, .flags = flags);
   if (bpf_prog_test_run_opts(program, &options) != 0) {
     out.code = errno;
     return out;
