@@ -773,6 +773,80 @@ TEST_F(ConntrackNetns, ManyInOneCall) {
   EXPECT_GT(again.resyncs, 0U);
 }
 
+// So many were destroyed, as far as events tell.
+std::size_t destroyed(ConntrackEvents& events, const ConntrackTuple& of, bool& lost) {
+  std::size_t count = 0;
+  const auto status = events.read(
+      [&](const ConntrackEntry& entry) {
+        const ConntrackTuple& original = entry.original;
+        if (original.source == of.source && original.destination == of.destination &&
+            original.protocol == of.protocol && original.zone == of.zone)
+          ++count;
+      },
+      lost);
+  EXPECT_TRUE(status.ok()) << status.error().message();
+  return count;
+}
+
+TEST_F(ConntrackNetns, EventsTellOfDestroyedEntries) {
+  auto events = ConntrackEvents::open();
+  ASSERT_TRUE(events.ok()) << events.error().message();
+  for (const auto& [client, server] :
+       {std::pair{kClient4, kServer4}, std::pair{kClient6, kServer6}}) {
+    const Fd at = bound(SOCK_DGRAM, {server, 8801});
+    ConntrackTuple tuple;
+    const Fd udp = udp_flow(client, server, 8801, tuple);
+    bool lost = false;
+    EXPECT_EQ(mark(tuple, 0x85, 0xff).written, 1U);
+    EXPECT_EQ(destroyed(*events, tuple, lost), 0U) << "nothing of entries that come or change";
+    ASSERT_EQ(run("conntrack -F").status, 0);
+    EXPECT_EQ(destroyed(*events, tuple, lost), 1U);
+    EXPECT_FALSE(lost);
+    ASSERT_EQ(send(udp.get(), "x", 1, 0), 1);
+    EXPECT_EQ(mark(tuple, 0x85, 0xff).written, 1U) << "the entry is there anew";
+  }
+}
+
+TEST_F(ConntrackNetns, EventsThatWereLostAreToldOf) {
+  auto events = ConntrackEvents::open();
+  ASSERT_TRUE(events.ok()) << events.error().message();
+  ASSERT_TRUE(events->socket().set_receive_buffer(1).ok());
+  const Fd server = bound(SOCK_DGRAM, {kServer4, 8801});
+  ConntrackTuple tuple;
+  std::vector<Fd> sockets;
+  for (int i = 0; i < 100; ++i) sockets.push_back(udp_flow(kClient4, kServer4, 8801, tuple));
+  ASSERT_EQ(run("conntrack -F").status, 0);
+  bool lost = false;
+  EXPECT_LT(destroyed(*events, tuple, lost), 100U);
+  EXPECT_TRUE(lost);
+}
+
+TEST_F(ConntrackNetns, ZonesAreApart) {
+  ASSERT_EQ(run("nft add table inet z && nft add chain inet z o '{ type filter hook output "
+                "priority -300; }' && nft add chain inet z p '{ type filter hook prerouting "
+                "priority -300; }' && nft add rule inet z o ct zone set 7 && nft add rule inet z "
+                "p ct zone set 7")
+                .status,
+            0);
+  auto events = ConntrackEvents::open();
+  ASSERT_TRUE(events.ok()) << events.error().message();
+  const Fd server = bound(SOCK_DGRAM, {kServer4, 8801});
+  ConntrackTuple tuple;
+  const Fd udp = udp_flow(kClient4, kServer4, 8801, tuple);
+  EXPECT_EQ(mark(tuple, 0x85, 0xff).missing.size(), 1U) << "not in zone 0";
+  tuple.zone = 7;
+  EXPECT_EQ(mark(tuple, 0x85, 0xff).written, 1U);
+  EXPECT_THAT(text_of("conntrack -L -p udp --zone 7"), HasSubstr("mark=133 "));
+  ASSERT_EQ(run("conntrack -F").status, 0);
+  bool lost = false;
+  EXPECT_EQ(destroyed(*events, tuple, lost), 1U) << "the event has the zone";
+  ASSERT_EQ(run(std::string("ping -c 1 -W 2 -I ") + kClient4 + " " + kServer4).status, 0);
+  ConntrackTuple icmp{*Address::parse(kClient4), *Address::parse(kServer4), 0, 0, IPPROTO_ICMP, {}};
+  EXPECT_EQ(mark(icmp, 0x86, 0xff).missing.size(), 1U) << "not in zone 0";
+  icmp.zone = 7;
+  EXPECT_EQ(mark(icmp, 0x86, 0xff).written, 1U);
+}
+
 // --- Publisher -------------------------------------------------------------------------------
 
 class PublisherNetns : public Netns {

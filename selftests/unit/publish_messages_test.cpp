@@ -367,5 +367,62 @@ TEST(ConntrackMessage, ReversedSwapsEndsAndEcho) {
   EXPECT_EQ(back.icmp->id, 7);
 }
 
+TEST(ConntrackMessage, ZoneGoesOutUnlessItIsTheDefault) {
+  ConntrackTuple tuple{*Address::parse("192.0.2.10"),
+                       *Address::parse("198.51.100.7"),
+                       40000,
+                       443,
+                       IPPROTO_TCP,
+                       std::nullopt};
+  auto space = buffer();
+  EXPECT_FALSE(parse(conntrack_message::put_change(space.data(), 3, tuple, {}))
+                   .attributes.contains(CTA_ZONE));
+  tuple.zone = 0x1234;
+  ConntrackChange change;
+  change.mark_mask = 0xffffffff;
+  change.labels_mask.set();
+  const nlmsghdr* message = conntrack_message::put_change(space.data(), 3, tuple, change);
+  EXPECT_LE(message->nlmsg_len, conntrack_message::kChangeBytes);
+  EXPECT_EQ(parse(message).attributes[CTA_ZONE], hex({0x12, 0x34}));
+  EXPECT_EQ(parse(conntrack_message::put_dump(space.data(), 3, tuple)).attributes[CTA_ZONE],
+            hex({0x12, 0x34}));
+  EXPECT_EQ(conntrack_message::reversed(tuple).zone, tuple.zone);
+}
+
+TEST(ConntrackMessage, EventsTellBothDirectionsAndTheZone) {
+  ConntrackTuple tuple{*Address::parse("2001:db8::1"),
+                       *Address::parse("2001:db8::2"),
+                       40000,
+                       443,
+                       IPPROTO_TCP,
+                       std::nullopt};
+  tuple.zone = 7;
+  auto space = buffer();
+  nlmsghdr* message = conntrack_message::put_change(space.data(), 0, tuple, {});
+  EXPECT_FALSE(conntrack_message::is_destroyed(message));
+  EXPECT_FALSE(conntrack_message::parse_entry(message)) << "the reply is missing";
+  message->nlmsg_type = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE;
+  EXPECT_TRUE(conntrack_message::is_destroyed(message));
+  // The reply's attribute is the original's with another type.
+  const auto* first =
+      static_cast<const nlattr*>(mnl_nlmsg_get_payload_offset(message, sizeof(nfgenmsg)));
+  const Bytes original(static_cast<const char*>(mnl_attr_get_payload(first)),
+                       mnl_attr_get_payload_len(first));
+  mnl_attr_put(message, CTA_TUPLE_REPLY | NLA_F_NESTED, original.size(), original.data());
+  const auto entry = conntrack_message::parse_entry(message);
+  ASSERT_TRUE(entry);
+  for (const ConntrackTuple* one : {&entry->original, &entry->reply}) {
+    EXPECT_EQ(one->source, tuple.source);
+    EXPECT_EQ(one->destination_port, 443);
+    EXPECT_EQ(one->protocol, IPPROTO_TCP);
+    EXPECT_EQ(one->zone, 7);
+  }
+  // Cut anywhere, it tells less or nothing, and is read no further.
+  for (std::uint32_t length = message->nlmsg_len; length > 0; --length) {
+    message->nlmsg_len = length;
+    (void)conntrack_message::parse_entry(message);
+  }
+}
+
 }  // namespace
 }  // namespace l7mark

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "publish/conntrack.hpp"
 
+#include <linux/netfilter/nfnetlink.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <numeric>
@@ -16,6 +18,8 @@ namespace message = conntrack_message;
 
 // Messages in one datagram.
 constexpr std::size_t kWindow = 256;
+// Events that are read at once: some milliseconds' work.
+constexpr std::size_t kEventsAtOnce = 4096;
 constexpr unsigned kRepeats = 3;
 
 Error error_of(int code, const ConntrackRequest& request, const std::string& text) {
@@ -130,10 +134,12 @@ Result<std::vector<ConntrackTuple>> Conntrack::find_icmp(const ConntrackTuple& t
   batch.commit(message::put_dump(batch.tail(), socket_.reserve_sequence(), tuple));
   std::vector<ConntrackTuple> out;
   auto reply = socket_.request(batch.bytes(), [&](const NetlinkReply& answer) {
-    const auto found = message::parse_original(answer.message);
-    if (found && found->protocol == tuple.protocol && found->source == tuple.source &&
-        found->destination == tuple.destination && found->icmp)
-      out.push_back(*found);
+    const auto found = message::parse_entry(answer.message);
+    if (!found) return;
+    const ConntrackTuple& original = found->original;
+    if (original.protocol == tuple.protocol && original.source == tuple.source &&
+        original.destination == tuple.destination && original.zone == tuple.zone && original.icmp)
+      out.push_back(original);
   });
   if (!reply.ok()) return reply.error();
   if (reply->error != 0) return error_of(reply->error, {tuple, {}}, reply->text);
@@ -188,6 +194,23 @@ ConntrackOutcome Conntrack::write(std::span<const ConntrackRequest> requests) {
     outcome.resyncs += found.resyncs;
   }
   return outcome;
+}
+
+Result<ConntrackEvents> ConntrackEvents::open() {
+  auto socket = NetlinkSocket::open(NETLINK_NETFILTER);
+  if (!socket.ok()) return socket.error();
+  L7MARK_TRY(socket->join(NFNLGRP_CONNTRACK_DESTROY));
+  return ConntrackEvents(std::move(*socket));
+}
+
+Status ConntrackEvents::read(const std::function<void(const ConntrackEntry&)>& destroyed,
+                             bool& lost) {
+  return socket_.receive(
+      [&](const NetlinkReply& event) {
+        if (event.ack || !message::is_destroyed(event.message)) return;
+        if (const auto entry = message::parse_entry(event.message)) destroyed(*entry);
+      },
+      lost, kEventsAtOnce);
 }
 
 }  // namespace l7mark

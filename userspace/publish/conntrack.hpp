@@ -5,6 +5,7 @@
 
 #include <bitset>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -30,6 +31,13 @@ struct ConntrackTuple {
   std::uint8_t protocol = 0;  // IPPROTO_*
   // Of ICMP and ICMPv6: one entry exactly. Without it, every entry between the two addresses.
   std::optional<Icmp> icmp;
+  std::uint16_t zone = 0;  // of both directions
+};
+
+// An entry, as the kernel tells of it.
+struct ConntrackEntry {
+  ConntrackTuple original;
+  ConntrackTuple reply;
 };
 
 inline constexpr std::size_t kConntrackLabels = 128;
@@ -73,6 +81,26 @@ class Conntrack {
   void write_pass(std::span<const ConntrackRequest> requests, std::vector<std::size_t> pending,
                   bool reversed, ConntrackOutcome& outcome, std::vector<std::size_t>& absent);
   Result<std::vector<ConntrackTuple>> find_icmp(const ConntrackTuple& tuple);
+
+  NetlinkSocket socket_;
+};
+
+// Tells of entries that the kernel destroys, whoever had it do so. An entry that was made while
+// nobody listened goes without a word, from Linux 5.19 on (net.netfilter.nf_conntrack_events=2).
+class ConntrackEvents {
+ public:
+  static Result<ConntrackEvents> open();
+
+  // Becomes readable with events.
+  [[nodiscard]] int fd() const { return socket_.fd(); }
+  // Reads what has come, so much at most that the caller is soon back. `lost` becomes true if the
+  // kernel dropped events because nobody read them in time.
+  Status read(const std::function<void(const ConntrackEntry&)>& destroyed, bool& lost);
+
+  [[nodiscard]] NetlinkSocket& socket() { return socket_; }
+
+ private:
+  explicit ConntrackEvents(NetlinkSocket socket) : socket_(std::move(socket)) {}
 
   NetlinkSocket socket_;
 };

@@ -69,6 +69,10 @@ void put_tuple(nlmsghdr* message, const ConntrackTuple& tuple) {
   mnl_attr_nest_end(message, outer);
 }
 
+void put_zone(nlmsghdr* message, const ConntrackTuple& tuple) {
+  if (tuple.zone != 0) mnl_attr_put_u16(message, CTA_ZONE, htons(tuple.zone));
+}
+
 using Words = std::array<std::uint32_t, kConntrackLabels / 32>;
 
 // Label n is bit n % 32 of word n / 32, each word in the host's order.
@@ -159,10 +163,22 @@ void parse_transport(const nlattr* attribute, ConntrackTuple& out) {
   });
 }
 
+void parse_tuple(const nlattr* attribute, ConntrackTuple& out) {
+  for_each_nested(attribute, [&](const nlattr* inner) {
+    if (mnl_attr_get_type(inner) == CTA_TUPLE_IP) parse_addresses(inner, out);
+    if (mnl_attr_get_type(inner) == CTA_TUPLE_PROTO) parse_transport(inner, out);
+  });
+}
+
 }  // namespace
 
 bool is_icmp(std::uint8_t protocol) {
   return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6;
+}
+
+bool has_ports(std::uint8_t protocol) {
+  return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE ||
+         protocol == IPPROTO_SCTP || protocol == IPPROTO_DCCP;
 }
 
 ConntrackTuple reversed(const ConntrackTuple& tuple) {
@@ -178,6 +194,7 @@ nlmsghdr* put_change(void* at, std::uint32_t sequence, const ConntrackTuple& tup
   // Without NLM_F_CREATE: an entry that is not there stays so.
   nlmsghdr* message = header(at, sequence, IPCTNL_MSG_CT_NEW, NLM_F_ACK, !tuple.source.is_v4());
   put_tuple(message, tuple);
+  put_zone(message, tuple);
   if (change.mark_mask != 0) {
     mnl_attr_put_u32(message, CTA_MARK, htonl(change.mark & change.mark_mask));
     mnl_attr_put_u32(message, CTA_MARK_MASK, htonl(change.mark_mask));
@@ -194,6 +211,7 @@ nlmsghdr* put_change(void* at, std::uint32_t sequence, const ConntrackTuple& tup
 nlmsghdr* put_dump(void* at, std::uint32_t sequence, const ConntrackTuple& tuple) {
   nlmsghdr* message = header(at, sequence, IPCTNL_MSG_CT_GET, NLM_F_DUMP, !tuple.source.is_v4());
   put_tuple(message, tuple);
+  put_zone(message, tuple);
   nlattr* filter = nest(message, CTA_FILTER);
   // For IPv6 the filter is inverted (seen on 6.18: it gives the entries whose addresses differ), so
   // there only the protocol is left to the kernel, and the reader compares.
@@ -205,21 +223,38 @@ nlmsghdr* put_dump(void* at, std::uint32_t sequence, const ConntrackTuple& tuple
   return message;
 }
 
-std::optional<ConntrackTuple> parse_original(const nlmsghdr* reply) {
-  ConntrackTuple out;
-  bool found = false;
-  if (reply->nlmsg_len < NLMSG_HDRLEN + sizeof(nfgenmsg)) return std::nullopt;
-  for_each(mnl_nlmsg_get_payload_offset(reply, sizeof(nfgenmsg)),
-           mnl_nlmsg_get_payload_len(reply) - sizeof(nfgenmsg), [&](const nlattr* attribute) {
-             if (mnl_attr_get_type(attribute) != CTA_TUPLE_ORIG) return;
-             found = true;
-             for_each_nested(attribute, [&](const nlattr* inner) {
-               if (mnl_attr_get_type(inner) == CTA_TUPLE_IP) parse_addresses(inner, out);
-               if (mnl_attr_get_type(inner) == CTA_TUPLE_PROTO) parse_transport(inner, out);
-             });
+std::optional<ConntrackEntry> parse_entry(const nlmsghdr* message) {
+  if (message->nlmsg_len < NLMSG_HDRLEN + sizeof(nfgenmsg)) return std::nullopt;
+  ConntrackEntry out;
+  bool original = false;
+  bool reply = false;
+  std::uint16_t zone = 0;
+  for_each(mnl_nlmsg_get_payload_offset(message, sizeof(nfgenmsg)),
+           mnl_nlmsg_get_payload_len(message) - sizeof(nfgenmsg), [&](const nlattr* attribute) {
+             switch (mnl_attr_get_type(attribute)) {
+               case CTA_TUPLE_ORIG:
+                 parse_tuple(attribute, out.original);
+                 original = true;
+                 break;
+               case CTA_TUPLE_REPLY:
+                 parse_tuple(attribute, out.reply);
+                 reply = true;
+                 break;
+               case CTA_ZONE:
+                 if (mnl_attr_get_payload_len(attribute) == sizeof(zone))
+                   zone = ntohs(mnl_attr_get_u16(attribute));
+                 break;
+               default:
+                 break;
+             }
            });
-  if (!found) return std::nullopt;
+  if (!original || !reply) return std::nullopt;
+  out.original.zone = out.reply.zone = zone;
   return out;
+}
+
+bool is_destroyed(const nlmsghdr* message) {
+  return message->nlmsg_type == (NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE);
 }
 
 }  // namespace l7mark::conntrack_message

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <string_view>
 #include <utility>
@@ -88,8 +89,14 @@ Status NetlinkSocket::set_receive_buffer(int bytes) {
   return success();
 }
 
-Status NetlinkSocket::drain(const NetlinkHandler& handler, bool& lost) {
-  for (;;) {
+Status NetlinkSocket::join(int group) {
+  if (mnl_socket_setsockopt(socket_.get(), NETLINK_ADD_MEMBERSHIP, &group, sizeof(group)) < 0)
+    return error_from_errno("join a group of", "netlink socket");
+  return success();
+}
+
+Status NetlinkSocket::receive(const NetlinkHandler& handler, bool& lost, std::size_t datagrams) {
+  for (; datagrams > 0; --datagrams) {
     const ssize_t received = mnl_socket_recvfrom(socket_.get(), buffer_.data(), buffer_.size());
     if (received < 0) {
       if (errno == EAGAIN) return success();
@@ -123,6 +130,7 @@ Status NetlinkSocket::drain(const NetlinkHandler& handler, bool& lost) {
       handler(reply);
     }
   }
+  return success();
 }
 
 Status NetlinkSocket::exchange(std::span<const std::byte> messages, const NetlinkHandler& handler,
@@ -131,7 +139,7 @@ Status NetlinkSocket::exchange(std::span<const std::byte> messages, const Netlin
     if (errno == EINTR) continue;
     return error_from_errno("send to", "netlink socket");
   }
-  return drain(handler, lost);
+  return receive(handler, lost, SIZE_MAX);
 }
 
 Result<NetlinkReply> NetlinkSocket::request(std::span<const std::byte> message,

@@ -58,6 +58,11 @@ class NetlinkSocket {
   // Bytes; what the kernel doubles. Mainly for tests of overruns.
   Status set_receive_buffer(int bytes);
 
+  // From now on the group's messages come to this socket: use one of its own for that.
+  Status join(int group);
+  // Reads at most `datagrams` that have come unasked. For `lost` see exchange().
+  Status receive(const NetlinkHandler& handler, bool& lost, std::size_t datagrams);
+
   // One datagram of one or more messages, then all replies. `lost` becomes true if the kernel
   // dropped replies (ENOBUFS): what has no acknowledgement must be taken as unknown.
   Status exchange(std::span<const std::byte> messages, const NetlinkHandler& handler, bool& lost);
@@ -70,7 +75,6 @@ class NetlinkSocket {
     void operator()(mnl_socket* socket) const;
   };
   explicit NetlinkSocket(mnl_socket* socket);
-  Status drain(const NetlinkHandler& handler, bool& lost);
 
   std::unique_ptr<mnl_socket, Closer> socket_;
   std::vector<std::byte> buffer_;
