@@ -104,6 +104,8 @@ TEST(PolicyError, Settings) {
        "1:14: version: must be 1, the only version of the format that this l7mark reads"},
       {R"({ "version": 1, "interfaces": [{ "name": "lan0", "mode": "xdp" }] })",
        "1:58: interfaces[0].mode: unknown mode \"xdp\": must be one of auto, native, generic, tc"},
+      {R"({ "version": 1, "interfaces": [{ "name": "a", "conntrack_zone": 65536 }] })",
+       "1:65: interfaces[0].conntrack_zone: must be a whole number from 0 to 65535"},
       {R"({ "version": 1, "interfaces": [{ "name": "lan/0" }] })",
        "1:42: interfaces[0].name: \"lan/0\" can't be the name of an interface"},
       {R"({ "version": 1, "interfaces": [{ "name": "a" }, { "name": "a" }] })",

@@ -46,7 +46,7 @@ TEST(PolicyRead, AFlowSampledAnewKeepsItsKind) {
 TEST(PolicyRead, SettingsOfTheInstance) {
   const auto policy = good_policy(R"({
     "$schema": "x.json", "version": 1, "workers": 4,
-    "interfaces": [{ "name": "lan0", "mode": "native" }, { "name": "lan1" }],
+    "interfaces": [{ "name": "lan0", "mode": "native", "conntrack_zone": 65535 }, { "name": "lan1" }],
     "sampling": { "packets": 3, "overrides": [{ "applications": ["Zoom"], "packets": 16 },
                                               { "applications": ["dns"], "packets": 1, "whole": 0 }] },
     "timeouts": { "udp": 30 }, "first_packet": { "hints": false },
@@ -55,6 +55,8 @@ TEST(PolicyRead, SettingsOfTheInstance) {
   ASSERT_EQ(policy->interfaces.size(), 2U);
   EXPECT_EQ(policy->interfaces[0].mode, AttachMode::native);
   EXPECT_EQ(policy->interfaces[1].mode, AttachMode::automatic);
+  EXPECT_EQ(policy->interfaces[0].conntrack_zone, 65535);
+  EXPECT_EQ(policy->interfaces[1].conntrack_zone, 0);
   EXPECT_EQ(policy->sampling.whole, 3) << "the default never exceeds packets";
   ASSERT_NE(policy->sampling.override_for(kZoom), nullptr);
   EXPECT_EQ(policy->sampling.override_for(kZoom)->packets, 16);

@@ -140,6 +140,7 @@ void print(const Json& status) {
   print_classes(child(policy, "classes"));
   print_figures("KERNEL COUNTER", child(status, "counters"));
   print_figures("SETS", child(status, "publish"));
+  print_figures("CONNTRACK", child(status, "conntrack"));
 }
 
 Result<Json> ask(const std::string& instance, std::chrono::milliseconds patience) {

@@ -100,6 +100,7 @@ Core::Core(Dataplane& dataplane, std::shared_ptr<const Policy> policy, RecordNam
 
 Status Core::start() {
   L7MARK_TRY(make_class_targets(*policy_));
+  update_zones();
   // The actions as the run before left them are about to be overwritten.
   auto by_hand = read_manual();
   if (!by_hand) return by_hand.error();
@@ -159,15 +160,8 @@ Status Core::make_class_targets(const Policy& policy) {
     const auto action = merge_classes(policy, {static_cast<std::uint16_t>(i)});
     auto made = make_targets(action, action.class_name);
     if (!made) return made.error();
-    const ConntrackAction* wanted =
-        policy.classes[i].actions.conntrack ? &*policy.classes[i].actions.conntrack : nullptr;
-    if ((wanted != nullptr || policy.state_marks.conntrack_mask != 0) && !conntrack_) {
-      auto opened = Conntrack::open();
-      if (!opened) return opened.error();
-      conntrack_.emplace(std::move(*opened));
-    }
   }
-  return success();
+  return open_conntrack(policy);
 }
 
 const std::vector<TargetId>& Core::targets_of(std::uint32_t action) {
@@ -180,6 +174,7 @@ const std::vector<TargetId>& Core::targets_of(std::uint32_t action) {
 }
 
 void Core::withdraw() {
+  withdraw_conntrack();
   if (const auto status = publisher_.withdraw(); !status.ok())
     log_warning("{}", status.error().message());
 }
@@ -193,6 +188,7 @@ std::set<std::string> Core::our_sets() const {
 void Core::set_interfaces(const std::vector<std::pair<std::string, std::uint32_t>>& indexes) {
   interfaces_ = indexes;
   matcher_->set_interfaces(indexes);
+  update_zones();
 }
 
 Status Core::reload(const std::shared_ptr<const Policy>& policy, RecordNames names) {
@@ -219,7 +215,9 @@ Status Core::reload(const std::shared_ptr<const Policy>& policy, RecordNames nam
     log_error("{}", status.error().message());
   hints_.clear();
   recent_services_.fill({});
+  move_zones();
   rematch();
+  release_conntrack();
   if (const auto by_hand = read_manual())
     renumber_manual(*by_hand,
                     [&](const ManualVerdict& entry) { return same_names(entry, *old_policy); });
@@ -260,7 +258,7 @@ void Core::rematch() {
     const FlowFacts facts = facts_of(key, *flow);
     flow->action = classify(*flow, facts);
     enter_sets(*flow, facts);
-    mark_conntrack(*flow, facts);
+    mark_conntrack(key, *flow);
     queue_edit(key, *flow, L7M_EDIT_ACTION);
     if (flow->decided && flow->action != 0) remember_service(key, *flow, true);
     if (before != flow->action) emit("update", key, *flow, "policy");
@@ -329,6 +327,7 @@ Status Core::adopt() {
     flow.last_ms = ms > age ? ms - age : 0;
     flow.first_ns = flow.last_ms * 1'000'000;
     flows_.set_finding(flow, told_by(verdict));
+    if (verdict.action >= L7M_STATES) adopt_conntrack(key, flow);
     ++counters_.adopted;
   }
   rematch();
@@ -372,24 +371,6 @@ void Core::leave_sets(Flow& flow) {
   if (!flow.entries) return;
   for (const EntryId id : *flow.entries) publisher_.on_end(id);
   flow.entries.reset();
-}
-
-void Core::mark_conntrack(const Flow& flow, const FlowFacts& facts) {
-  if (!conntrack_) return;
-  const EffectiveAction& effective = actions_.effective(flow.action);
-  const MaskedValue mark = effective.conntrack_mark[static_cast<std::size_t>(flow.state)];
-  if (mark.mask == 0 && effective.conntrack_labels.none()) return;
-  ConntrackWork work;
-  work.request.tuple.source = facts.client;
-  work.request.tuple.destination = facts.server;
-  work.request.tuple.source_port = facts.client_port;
-  work.request.tuple.destination_port = facts.server_port;
-  work.request.tuple.protocol = facts.protocol;
-  work.request.change.mark = mark.value;
-  work.request.change.mark_mask = mark.mask;
-  work.request.change.labels = effective.conntrack_labels;
-  work.request.change.labels_mask = effective.conntrack_labels;
-  conntrack_work_.push_back(work);
 }
 
 // Whether the kernel was told the same a moment ago; if not, it is told now.
@@ -521,7 +502,7 @@ void Core::on_answer(const Answer& answer) {
   if (was_decided && !last) flow.state = state_before;  // a stray sample of a decided flow
   const std::uint32_t action_before = flow.action;
   set_class(flow, answer.facts, classify(flow, answer.facts));
-  mark_conntrack(flow, answer.facts);
+  mark_conntrack(key, flow);
 
   const std::uint8_t what = L7M_EDIT_ACTION | L7M_EDIT_STATE | L7M_EDIT_APPLICATION;
   if (!last) {

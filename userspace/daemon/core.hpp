@@ -8,7 +8,6 @@
 
 #include <array>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -29,6 +28,7 @@
 #include "policy/matcher.hpp"
 #include "policy/policy.hpp"
 #include "publish/conntrack.hpp"
+#include "publish/conntrack_marks.hpp"
 #include "publish/publisher.hpp"
 
 namespace l7mark {
@@ -70,7 +70,7 @@ class Core {
   Status start();
   // Lets the kernel sample, or stop to.
   Status set_sampling(bool on);
-  // On exit: takes the sets' elements and our sets out.
+  // On exit: takes the sets' elements and our sets out, and our bits out of conntrack.
   void withdraw();
   // Sets that this instance made, now or in the run that it continues.
   [[nodiscard]] std::set<std::string> our_sets() const;
@@ -81,6 +81,10 @@ class Core {
   void commit();
   // About once a second.
   void tick();
+  // Becomes readable when conntrack has events for on_conntrack_events(); -1 while no policy has
+  // asked for marks in conntrack. Once there, it stays.
+  [[nodiscard]] int conntrack_events_fd() const;
+  void on_conntrack_events();
 
   // All or nothing: with an error the old policy goes on.
   Status reload(const std::shared_ptr<const Policy>& policy, RecordNames names);
@@ -116,7 +120,19 @@ class Core {
   void set_class(Flow& flow, const FlowFacts& facts, std::uint32_t action);
   void enter_sets(Flow& flow, const FlowFacts& facts);
   void leave_sets(Flow& flow);
-  void mark_conntrack(const Flow& flow, const FlowFacts& facts);
+  Status open_conntrack(const Policy& policy);
+  [[nodiscard]] std::optional<ConntrackTuple> conntrack_tuple(const FlowKey& key,
+                                                              const Flow& flow) const;
+  void update_zones();
+  void move_zones();
+  void mark_conntrack(const FlowKey& key, const Flow& flow);
+  void adopt_conntrack(const FlowKey& key, const Flow& flow);
+  void end_conntrack(const FlowKey& key, const Flow& flow, bool clear);
+  void see_conntrack(const FlowKey& key, const Flow& flow, std::uint64_t ms);
+  void release_conntrack();
+  void withdraw_conntrack();
+  ConntrackOutcome send_conntrack(std::span<const ConntrackRequest> requests);
+  [[nodiscard]] nlohmann::ordered_json conntrack_status() const;
   [[nodiscard]] bool is_recent(const ServiceEntry& entry, bool valid);
   void remember_service(const FlowKey& key, Flow& flow, bool valid);
   [[nodiscard]] Result<l7m_clock> recent_clock();
@@ -187,6 +203,17 @@ class Core {
   ActionTable actions_;
   Publisher publisher_;
   std::optional<Conntrack> conntrack_;
+  std::optional<ConntrackEvents> conntrack_events_;
+  ConntrackMarks conntrack_marks_;
+  // Conntrack's zones. A flow that was found in the kernel has no interface: its zone is known if
+  // all interfaces have the same.
+  struct Zones {
+    std::unordered_map<std::uint32_t, std::uint16_t> by_index;  // those not in zone 0
+    std::optional<std::uint16_t> common = 0;
+    [[nodiscard]] std::optional<std::uint16_t> of(std::uint32_t ifindex) const;
+    friend bool operator==(const Zones&, const Zones&) = default;
+  };
+  Zones zones_;
   std::map<std::uint32_t, std::vector<TargetId>> targets_;  // by action number
   std::vector<std::pair<std::string, std::uint32_t>> interfaces_;
   std::set<std::string> our_sets_;
@@ -203,11 +230,6 @@ class Core {
   };
   std::array<RecentService, 256> recent_services_{};
   std::optional<l7m_clock> clock_;
-  struct ConntrackWork {
-    ConntrackRequest request;
-    std::uint8_t tries = 0;
-  };
-  std::deque<ConntrackWork> conntrack_work_;
   struct Hint {
     std::uint32_t action = 0;
     std::uint64_t expires_ms = 0;

@@ -41,6 +41,7 @@ void Core::tick() {
     rematch();
     next_schedule_ = matcher_->next_change(wall_now());
   }
+  conntrack_marks_.tick(ms);
   if (ms >= next_sweep_ms_) {
     sweep();
     const std::uint64_t cost = now_ms() - ms;
@@ -88,6 +89,7 @@ void Core::sweep() {
     flow->last_ms = ms > age ? ms - age : 0;
     if (flow->entries)
       for (const EntryId id : *flow->entries) publisher_.seen(id, flow->last_ms, ms);
+    see_conntrack(key, *flow, ms);
     if (age > timeout_ms(key, flow->flags)) ended.push_back({{key, flow->id}, v});
   };
   const auto status = dataplane_.for_each_verdict(
@@ -120,6 +122,7 @@ void Core::sweep() {
     flow.last_ms = ms > age ? ms - age : 0;
     if (flow.entries)
       for (const EntryId id : *flow.entries) publisher_.seen(id, flow.last_ms, ms);
+    see_conntrack(key, flow, ms);
     if (ms > flow.last_ms + kUndecidedLifeMs) ended.push_back({{key, flow.id}, std::nullopt});
   });
   end_flows(ended);
@@ -193,6 +196,7 @@ void Core::end_flow(const FlowKey& key, std::string_view reason) {
   Flow* flow = flows_.find(key);
   if (flow == nullptr) return;
   leave_sets(*flow);
+  end_conntrack(key, *flow, reason == "manual");
   if (flow->action != 0 && reason != "reopened") remember_service(key, *flow, true);
   ++counters_.flows_ended;
   Tally& tally = ended_[actions_.effective(flow->action).class_name];

@@ -2,7 +2,6 @@
 // The main process's writes: what the answers of a batch come to, in the kernel and in sets.
 #include "daemon/core.hpp"
 
-#include <deque>
 #include <utility>
 #include <vector>
 
@@ -10,13 +9,6 @@
 #include "util/log.hpp"
 
 namespace l7mark {
-
-namespace {
-
-// conntrack makes a connection's entry known only when its first packet leaves the machine.
-constexpr std::uint8_t kConntrackTries = 5;
-
-}  // namespace
 
 void Core::commit() {
   write_actions();
@@ -141,22 +133,6 @@ void Core::write_services() {
     log_debug("{}", status.error().message());
   }
   services_.clear();
-}
-
-void Core::write_conntrack() {
-  if (!conntrack_ || conntrack_work_.empty()) return;
-  std::vector<ConntrackRequest> requests;
-  requests.reserve(conntrack_work_.size());
-  for (const ConntrackWork& work : conntrack_work_) requests.push_back(work.request);
-  const ConntrackOutcome outcome = conntrack_->write(requests);
-  std::deque<ConntrackWork> again;
-  for (const std::size_t index : outcome.missing) {
-    ConntrackWork& work = conntrack_work_[index];
-    if (++work.tries < kConntrackTries) again.push_back(work);
-  }
-  conntrack_work_ = std::move(again);
-  if (outcome.error && !std::exchange(conntrack_reported_, true))
-    log_warning("{}", outcome.error->message());
 }
 
 }  // namespace l7mark

@@ -258,6 +258,7 @@ void Core::status(nlohmann::ordered_json& out) {
                     {"unsupported", published.unsupported},
                     {"rewritten", published.rewritten},
                     {"resyncs", published.resyncs}};
+  out["conntrack"] = conntrack_status();
 }
 
 }  // namespace l7mark

@@ -90,6 +90,7 @@ class Daemon {
   void check_interfaces();
   void check_order();
   void tell_interfaces();
+  Status watch_conntrack();
   Result<std::string> reload();
   ControlServer::Reply handle(const std::string& command);
   Json status();
@@ -107,6 +108,7 @@ class Daemon {
   std::unique_ptr<Core> core_;
   std::unique_ptr<WorkerPool> workers_;
   EngineOptions engine_;
+  bool conntrack_watched_ = false;
   std::map<std::string, unsigned> attached_;  // by us: name and index
   std::set<std::string> users_;               // attached by the user with `l7mark load`
   std::map<std::string, std::vector<ProgramAhead>> ahead_;  // that was warned of, by interface
@@ -218,8 +220,22 @@ Status Daemon::start_parts(const LoadedPolicy& loaded) {
     if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0)
       return error_from_errno("start", "the main loop");
   }
+  L7MARK_TRY(watch_conntrack());
   control_->set_handler(
       [this](const std::string& command, const Json&) { return handle(command); });
+  return success();
+}
+
+// From the first policy on that wants marks in conntrack.
+Status Daemon::watch_conntrack() {
+  const int fd = core_->conntrack_events_fd();
+  if (fd < 0 || conntrack_watched_) return success();
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u32 = 4;
+  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0)
+    return error_from_errno("watch", "events of conntrack");
+  conntrack_watched_ = true;
   return success();
 }
 
@@ -303,6 +319,7 @@ Result<std::string> Daemon::reload() {
   }
   const Policy old = core_->policy();
   L7MARK_TRY(core_->reload(loaded->policy, loaded->names));
+  if (const Status done = watch_conntrack(); !done.ok()) log_error("{}", done.error().message());
   say_warnings(*loaded->policy);
   for (const InterfaceConfig& config : loaded->policy->interfaces) {
     const auto same =
@@ -422,8 +439,8 @@ void Daemon::loop() {
   log_info("l7markd {} is ready: instance {}, policy {}", L7MARK_VERSION, options_.instance,
            options_.policy);
   for (;;) {
-    epoll_event events[4];
-    const int count = epoll_wait(epoll_.get(), events, 4, -1);
+    epoll_event events[5];
+    const int count = epoll_wait(epoll_.get(), events, 5, -1);
     for (int i = 0; i < count; ++i) {
       switch (events[i].data.u32) {
         case 0:
@@ -441,6 +458,9 @@ void Daemon::loop() {
         }
         case 2:
           control_->process();
+          break;
+        case 4:
+          core_->on_conntrack_events();
           break;
         default:
           workers_->process(kSendsPerRound);

@@ -35,6 +35,7 @@ enum class AttachMode : std::uint8_t { automatic, native, generic, tc };
 struct InterfaceConfig {
   std::string name;
   AttachMode mode = AttachMode::automatic;
+  std::uint16_t conntrack_zone = 0;  // in which conntrack tracks the interface's flows
 };
 
 // Raises or lowers the sample of flows whose first answer is one of `applications`.

@@ -51,6 +51,10 @@ constexpr Field<InterfaceConfig> kInterfaceFields[] = {
     {"name", read_interface_name, true},
     {"mode", [](PolicyReader& r, const JsonNode& n,
                 InterfaceConfig& i) { i.mode = r.one_of<AttachMode>(n, "mode", kModes); }},
+    {"conntrack_zone",
+     [](PolicyReader& r, const JsonNode& n, InterfaceConfig& i) {
+       i.conntrack_zone = static_cast<std::uint16_t>(r.number(n, 0, UINT16_MAX));
+     }},
 };
 
 constexpr Field<SamplingOverride> kOverrideFields[] = {
