@@ -109,6 +109,7 @@ Status Core::start() {
   renumber_manual(*by_hand, [this](const ManualVerdict& entry) { return same_effect(entry); });
   L7MARK_TRY(adopt());
   next_schedule_ = matcher_->next_change(wall_now());
+  in_schedule_ = matcher_->in_schedule(wall_now());
   return success();
 }
 
@@ -242,6 +243,7 @@ Status Core::reload(const std::shared_ptr<const Policy>& policy, RecordNames nam
     }
   }
   next_schedule_ = matcher_->next_change(wall_now());
+  in_schedule_ = matcher_->in_schedule(wall_now());
   return success();
 }
 

@@ -185,6 +185,7 @@ class Core {
   void sweep();
   void breathe_each(std::size_t& count);
   void rematch();
+  void withdraw_promises(const std::vector<bool>& before);
   // Makes or adopts the sets of an action, once.
   Result<std::vector<TargetId>> make_targets(const EffectiveAction& action,
                                              const std::string& comment);
@@ -242,6 +243,7 @@ class Core {
   std::uint64_t next_sweep_ms_ = 0;
   std::uint8_t sweep_ = 0;  // its number
   std::optional<WallTime> next_schedule_;
+  std::vector<bool> in_schedule_;  // by class
   bool sampling_ = false;
   bool full_reported_ = false;
   bool conntrack_reported_ = false;

@@ -38,6 +38,8 @@ void Core::tick() {
   const std::uint64_t ms = now_ms();
   commit();
   if (next_schedule_ && wall_now() >= *next_schedule_) {
+    const auto before = std::exchange(in_schedule_, matcher_->in_schedule(wall_now()));
+    withdraw_promises(before);
     rematch();
     next_schedule_ = matcher_->next_change(wall_now());
   }
@@ -52,6 +54,34 @@ void Core::tick() {
     next_sweep_ms_ = ms + std::max(interval, cost * 20);
   }
   publisher_.tick(ms);
+}
+
+// A schedule has begun or ended: what a class that it changes promises, or what it might take from
+// a class behind it, is not known any more. Flows that are there promise anew when they are matched
+// anew; the rest is learned again.
+void Core::withdraw_promises(const std::vector<bool>& before) {
+  const auto stale = [&](std::uint32_t id) {
+    const ClassList& classes = actions_.effective(id).classes;
+    const auto holds = [&](std::size_t i) {
+      return std::find(classes.begin(), classes.end(), i) != classes.end();
+    };
+    const bool open = classes.empty() || policy_->classes[classes.back()].proceed;
+    for (std::size_t i = 0; i < in_schedule_.size(); ++i) {
+      if (in_schedule_[i] == before[i]) continue;
+      if (in_schedule_[i] ? open || i < classes.back() : holds(i)) return true;
+    }
+    return false;
+  };
+  const auto status =
+      dataplane_.rewrite_promises([&](l7m_promise promise) -> std::optional<l7m_promise> {
+        if (stale(ActionTable::id_of_index(promise.action))) return std::nullopt;
+        return promise;
+      });
+  if (!status.ok()) log_error("{}", status.error().message());
+  recent_services_.fill({});
+  // An address that is known to be shared stays so.
+  std::erase_if(hints_,
+                [&](const auto& hint) { return !hint.second.mixed && stale(hint.second.action); });
 }
 
 void Core::breathe_each(std::size_t& count) {

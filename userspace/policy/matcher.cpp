@@ -436,6 +436,14 @@ std::optional<WallTime> PolicyMatcher::next_change(WallTime now) const {
   return std::nullopt;
 }
 
+std::vector<bool> PolicyMatcher::in_schedule(WallTime now) const {
+  Moment moment(now);
+  std::vector<bool> out;
+  out.reserve(policy().classes.size());
+  for (const PolicyClass& c : policy().classes) out.push_back(moment.within_any(c.schedules));
+  return out;
+}
+
 const Policy& PolicyMatcher::policy() const {
   return compiled_->policy();
 }

@@ -47,6 +47,9 @@ class PolicyMatcher {
   // does. Looks eight days ahead.
   [[nodiscard]] std::optional<WallTime> next_change(WallTime now) const;
 
+  // By class: within its schedule, or without one.
+  [[nodiscard]] std::vector<bool> in_schedule(WallTime now) const;
+
   [[nodiscard]] const Policy& policy() const;
 
  private:
