@@ -20,7 +20,7 @@ struct l7m_spot {
 	__u32 tag; /* without the number of a place */
 };
 
-static __always_inline int l7m_find_spot(__u64 hash, struct l7m_spot *spot)
+static __always_inline int l7m_find_spot(__u32 hash, struct l7m_spot *spot)
 {
 	__u32 index = l7m_candidate_set_of(hash, l7m_config.sets);
 
@@ -45,7 +45,7 @@ static __always_inline int l7m_same_key(const struct l7m_key *a, const struct l7
  * Has the processor fetch the line of a set that a look-up reads, while it still waits for that of
  * the verdicts: a flow that is not there is a candidate. Returns 0 if there is no such set.
  */
-static __always_inline int l7m_fetch_set(__u64 hash)
+static __always_inline int l7m_fetch_set(__u32 hash)
 {
 	struct l7m_spot spot;
 
@@ -56,9 +56,9 @@ static __always_inline int l7m_fetch_set(__u64 hash)
 }
 
 /* Of its own: both families' ways through it end in one state for the verifier. */
-static __noinline __u64 l7m_hash_of(const struct l7m_key *key, __u32 seed)
+static __noinline __u32 l7m_hash_of(const struct l7m_key *key, const struct l7m_settings *s)
 {
-	return key ? l7m_candidate_hash(key, seed) : 0;
+	return l7m_candidate_hash(key, &s->secrets);
 }
 
 /*
@@ -86,7 +86,7 @@ static __noinline struct l7m_candidate_place *l7m_find_place(struct l7m_candidat
 }
 
 static __always_inline struct l7m_candidate *l7m_find_candidate(const struct l7m_key *key,
-								__u64 hash)
+								__u32 hash)
 {
 	struct l7m_candidate_place *place;
 	struct l7m_spot spot;

@@ -16,7 +16,7 @@
 
 struct l7m_fast {
 	struct l7m_verdict *verdict; /* 0: not found, or not looked for */
-	__u64 hash;		     /* l7m_candidate_hash(), if missed */
+	__u32 hash;		     /* l7m_candidate_hash(), if missed */
 	__u32 missed;		     /* looked for and not found: l7m_missed() goes on */
 	__u32 event;		     /* SYN, FIN or RST: a verdict's state may change */
 	__u32 sender;
@@ -87,7 +87,7 @@ static __always_inline void l7m_fast_look_up4(const __u8 *h, struct l7m_fast *ou
 	if (l7m_unlikely(!out->verdict)) {
 		s = bpf_map_lookup_elem(&settings, &zero);
 		if (s) {
-			out->hash = l7m_candidate_hash4(&key, s->seed);
+			out->hash = l7m_candidate_hash4(&key, &s->secrets);
 			out->missed = l7m_fetch_set(out->hash);
 		}
 	}
@@ -129,7 +129,7 @@ static __always_inline void l7m_fast_look_up6(const __u8 *h, struct l7m_fast *ou
 	if (l7m_unlikely(!out->verdict)) {
 		s = bpf_map_lookup_elem(&settings, &zero);
 		if (s) {
-			out->hash = l7m_candidate_hash6(&u.key, s->seed);
+			out->hash = l7m_candidate_hash6(&u.key, &s->secrets);
 			out->missed = l7m_fetch_set(out->hash);
 		}
 	}
@@ -207,7 +207,7 @@ static __always_inline void l7m_fast_count(struct l7m_verdict *v, __u32 sender, 
  * that are known to be there, as the whole parser would, and goes on with the candidates. Returns
  * as l7m_slow_path() does.
  */
-L7M_FUNCTION __u32 l7m_missed(l7m_ctx *ctx, __u32 hook, __u32 l3_offset, __u64 hash)
+L7M_FUNCTION __u32 l7m_missed(l7m_ctx *ctx, __u32 hook, __u32 l3_offset, __u32 hash)
 {
 	struct l7m_met *met = l7m_scratch();
 	__u32 room, header = 8;

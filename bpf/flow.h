@@ -116,7 +116,7 @@ static __noinline __u32 l7m_decide(l7m_ctx *ctx, struct l7m_met *met)
 	if (!s)
 		return 0;
 	l7m_make_key(&met->packet, &key);
-	met->hash = l7m_hash_of(&key, s->seed);
+	met->hash = l7m_hash_of(&key, s);
 	if (!count) {
 		c = l7m_find_candidate(&key, met->hash);
 		return c ? c->action : 0;

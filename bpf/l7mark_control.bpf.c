@@ -33,7 +33,7 @@ static __noinline int l7m_edit_one(struct l7m_edit *edit)
 		return L7M_EDIT_VERDICT;
 	}
 	s = bpf_map_lookup_elem(&settings, &zero);
-	c = s ? l7m_find_candidate(&edit->key, l7m_hash_of(&edit->key, s->seed)) : 0;
+	c = s ? l7m_find_candidate(&edit->key, l7m_hash_of(&edit->key, s)) : 0;
 	/* Looked up once more: remembered, it would double what the verifier walks through. */
 	if (!c)
 		return l7m_verdict_of(&edit->key) ? L7M_EDIT_STALE : L7M_EDIT_NONE;
@@ -152,7 +152,7 @@ static __noinline int l7m_settle_one(struct l7m_settlement *step)
 	int result = 0, took;
 
 	s = bpf_map_lookup_elem(&settings, &zero);
-	if (!s || !l7m_find_spot(l7m_hash_of(&step->key, s->seed), &spot))
+	if (!s || !l7m_find_spot(l7m_hash_of(&step->key, s), &spot))
 		return 0;
 	if (step->step == L7M_SETTLE_DECIDE) {
 		place = l7m_find_place(spot.set, spot.tag, &step->key);
@@ -216,7 +216,7 @@ L7M_FUNCTION int l7m_settle_fetch(struct __sk_buff *skb, __u32 i)
 	if (!s)
 		return 0;
 	if (at->step == L7M_SETTLE_DECIDE || at->step == L7M_SETTLE_TAKE)
-		l7m_fetch_set(l7m_hash_of(&at->key, s->seed));
+		l7m_fetch_set(l7m_hash_of(&at->key, s));
 	return 1;
 }
 

@@ -98,7 +98,7 @@ struct l7m_export {
 struct l7m_met {
 	struct l7m_packet packet;
 	__u64 cell;	/* of l7m_forget_by() */
-	__u64 hash;	/* l7m_candidate_hash() of the key, where there is no verdict */
+	__u32 hash;	/* l7m_candidate_hash() of the key, where there is no verdict */
 	__u64 bytes;	/* of frame, with each segment's headers */
 	__u32 segments; /* that a GRO packet holds, else 1 */
 	__u32 frame;	/* bytes of the frame */

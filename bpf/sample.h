@@ -22,7 +22,8 @@ static __always_inline __u8 l7m_choose_ring(const struct l7m_packet *p,
 {
 	if (s->rings <= 1)
 		return 0;
-	return (__u8)l7m_ring_of(p, l7m_is_inside(p->saddr), l7m_is_inside(p->daddr), s->rings);
+	return (__u8)l7m_ring_of(p, l7m_is_inside(p->saddr), l7m_is_inside(p->daddr), s->rings,
+				 &s->secrets);
 }
 
 /* The first bytes of the packet's payload, for l7m_flight_wants(). */

@@ -287,6 +287,16 @@ L7M_ASSERT_SIZE(struct l7m_prefix_key, 20);
 #define L7M_SET_PAUSED	 0x04 /* sample nothing: no worker is there to read */
 #define L7M_SET_DROPS	 0x08 /* a class drops: so is what hides its ports */
 
+/*
+ * Random numbers for the hashes in hash.h, which nobody who sends packets may learn. Candidates are
+ * found by them, so they stay as they are for as long as the maps do.
+ */
+struct l7m_secrets {
+	__u64 candidate[11]; /* for each word of struct l7m_key, and one more */
+	__u64 ring[5];	     /* for each word of an address, and one more */
+};
+L7M_ASSERT_SIZE(struct l7m_secrets, 128);
+
 /* Map `settings`, one entry: what may change while programs run. Read off the hot path only. */
 struct l7m_settings {
 	__u32 packets;	     /* payload packets copied of a new flow: N, 1 to 255 */
@@ -297,13 +307,12 @@ struct l7m_settings {
 	__u32 flags;	     /* L7M_SET_* */
 	__u32 mark_mask;     /* bits of skb->mark that any class sets: key of map `marks` */
 	__u32 whole_plain;   /* as `whole`, of flows that begin with no TLS or QUIC handshake */
-	__u32 seed;	     /* of l7m_candidate_hash(); userspace writes it once */
 	__u32 flight; /* bytes of a side's first flight, at most L7M_MAX_FLIGHT; 0: as other packets
 		       */
 	__u32 flight_budget; /* bytes a second of one source's flights beyond what `whole` copies */
-	__u32 reserved;
+	struct l7m_secrets secrets; /* userspace writes them once */
 };
-L7M_ASSERT_SIZE(struct l7m_settings, 48);
+L7M_ASSERT_SIZE(struct l7m_settings, 168);
 
 /* Map `sources`: what one source's first flights have cost of late. */
 struct l7m_source_key {

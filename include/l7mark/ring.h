@@ -9,14 +9,15 @@
 #ifndef L7MARK_RING_H
 #define L7MARK_RING_H
 
+#include <l7mark/hash.h>
 #include <l7mark/parse.h>
 
 /* Addresses in the form of struct l7m_key. Returns a number below `rings`. */
 static __always_inline __u32 l7m_ring_of(const struct l7m_packet *p, int source_inside,
-					 int destination_inside, __u32 rings)
+					 int destination_inside, __u32 rings,
+					 const struct l7m_secrets *secrets)
 {
 	const __be32 *client = p->saddr;
-	__u32 h;
 
 	if (rings <= 1)
 		return 0;
@@ -26,12 +27,9 @@ static __always_inline __u32 l7m_ring_of(const struct l7m_packet *p, int source_
 	} else if ((p->tcp_flags & (L7M_TCP_SYN | L7M_TCP_ACK)) == (L7M_TCP_SYN | L7M_TCP_ACK)) {
 		client = p->daddr; /* a SYN-ACK answers a SYN that we missed */
 	}
-	h = client[0] ^ client[1] ^ client[2] ^ client[3];
-	h ^= h >> 16;
-	h *= 0x85ebca6b;
-	h ^= h >> 13;
-	h *= 0xc2b2ae35;
-	return (h ^ h >> 16) % rings;
+	return l7m_bucket_of(
+		l7m_spread(l7m_pair_multiply((const l7m_key_word *)client, 4, secrets->ring)),
+		rings);
 }
 
 #endif /* L7MARK_RING_H */

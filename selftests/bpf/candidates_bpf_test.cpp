@@ -6,6 +6,7 @@
 #include <sched.h>
 
 #include <atomic>
+#include <cstring>
 #include <map>
 #include <set>
 #include <thread>
@@ -341,15 +342,17 @@ TEST_F(Candidates, TwoCpusBeginOneFlow) {
 }
 
 // Settings are written anew at every reload: candidates must be found where they were put.
-TEST_F(Candidates, SeedStays) {
+TEST_F(Candidates, SecretsStay) {
   ASSERT_NO_FATAL_FAILURE(make(8192));
   if (IsSkipped()) return;
   for (unsigned n = 0; n < 100; ++n) ingress(segment(ends_of(n), kSyn));
   const auto before = plane_->maps.read_settings();
   ASSERT_TRUE(before.ok());
-  EXPECT_NE(before->seed, 0U);
-  plane_->set([](l7m_settings& settings) { settings.seed = 1; });
-  EXPECT_EQ(plane_->maps.read_settings()->seed, before->seed);
+  const l7m_secrets none{};
+  EXPECT_NE(std::memcmp(&before->secrets, &none, sizeof(none)), 0);
+  plane_->set([](l7m_settings& settings) { settings.secrets.candidate[0] = 1; });
+  const auto after = plane_->maps.read_settings();
+  EXPECT_EQ(std::memcmp(&before->secrets, &after->secrets, sizeof(none)), 0);
   for (unsigned n = 0; n < 100; ++n) ingress(segment(ends_of(n), kAck, 1));
   EXPECT_EQ(plane_->count(L7M_COUNT_NEW_FLOW), 100U);
 }

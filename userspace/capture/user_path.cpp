@@ -8,6 +8,9 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <functional>
+#include <iterator>
+#include <random>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -69,9 +72,9 @@ struct UserPath::State : ClassifierSink {
   void on_dns(DnsAnswer&& /*answer*/) override {}
 
   std::uint8_t choose_ring(const l7m_packet& packet) const {
-    return static_cast<std::uint8_t>(
-        l7m_ring_of(&packet, is_inside(options.inside, packet.saddr) ? 1 : 0,
-                    is_inside(options.inside, packet.daddr) ? 1 : 0, settings.rings));
+    return static_cast<std::uint8_t>(l7m_ring_of(
+        &packet, is_inside(options.inside, packet.saddr) ? 1 : 0,
+        is_inside(options.inside, packet.daddr) ? 1 : 0, settings.rings, &settings.secrets));
   }
 
   void sample(const CapturedPacket& captured, const l7m_packet& packet, const FlowKey& key,
@@ -115,6 +118,10 @@ Result<UserPath> UserPath::make(const PathOptions& options) {
   const std::uint32_t rings = std::clamp<std::uint32_t>(options.rings, 1, L7M_MAX_RINGS);
   state->options.rings = rings;
   state->settings = state->options.settings();
+  // The same in every run, so that a capture is always read alike: nobody attacks this table.
+  std::mt19937_64 fixed;  // NOLINT(cert-msc32-c,cert-msc51-cpp)
+  std::generate(std::begin(state->settings.secrets.ring), std::end(state->settings.secrets.ring),
+                std::ref(fixed));
   // A capture's flows are all kept: nothing is given up before its end.
   ClassifierOptions limits;
   limits.idle_ns = 0;

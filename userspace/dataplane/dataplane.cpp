@@ -195,7 +195,7 @@ Result<Dataplane> Dataplane::load(const PinPaths* paths, const DataplaneOptions&
   const VerifierLog log(tc.obj);
   if (const int code = l7mark_tc::load(&tc); code != 0) return load_error(code, log.reason());
   L7MARK_TRY(out.load_control());
-  L7MARK_TRY(out.choose_seed());
+  L7MARK_TRY(out.choose_secrets());
   for (std::uint32_t i = 0; i < out.rings(); ++i) {
     const int fd = out.ring_fd(i);
     if (bpf_map_update_elem(bpf_map__fd(tc.maps.rings), &i, &fd, BPF_ANY) != 0)
@@ -272,22 +272,23 @@ Result<bpf_object*> Dataplane::open_xdp() const {
   return object;
 }
 
-// Candidates that are there already have been put where the seed of their time says.
-Status Dataplane::choose_seed() {
+// Candidates that are there already have been put where the secrets of their time say.
+Status Dataplane::choose_secrets() {
   const auto settings = read_settings();
   if (!settings) return settings.error();
-  seed_ = settings->seed;
-  if (seed_ != 0) return success();
-  if (getrandom(&seed_, sizeof(seed_), 0) != sizeof(seed_))
+  secrets_ = settings->secrets;
+  constexpr l7m_secrets kNone{};
+  if (std::memcmp(&secrets_, &kNone, sizeof(kNone)) != 0) return success();
+  if (getrandom(&secrets_, sizeof(secrets_), 0) != sizeof(secrets_))
     return error_from_errno("read", "random bytes");
   return success();
 }
 
 Status Dataplane::write_settings(const l7m_settings& settings) {
   const __u32 zero = 0;
-  l7m_settings with_seed = settings;
-  with_seed.seed = seed_;
-  if (bpf_map_update_elem(bpf_map__fd(tc_->maps.settings), &zero, &with_seed, BPF_ANY) != 0)
+  l7m_settings with_secrets = settings;
+  with_secrets.secrets = secrets_;
+  if (bpf_map_update_elem(bpf_map__fd(tc_->maps.settings), &zero, &with_secrets, BPF_ANY) != 0)
     return error_from_errno("write", "map settings");
   return success();
 }

@@ -142,7 +142,7 @@ class Dataplane {
   Status share_maps(bpf_object* object) const;
   Status load_control();
   Status make_rings(const PinPaths* paths, const DataplaneOptions& options);
-  Status choose_seed();
+  Status choose_secrets();
 
   // The set that a key belongs to, as it was read, and the key's place in it.
   struct CandidateSpot {
@@ -165,7 +165,7 @@ class Dataplane {
   DataplaneOptions options_;
   std::uint32_t config_flags_ = 0;
   std::uint32_t sets_ = 0;  // entries of map `candidates`
-  std::uint32_t seed_ = 0;  // of l7m_candidate_hash()
+  l7m_secrets secrets_{};
   bool xdp_load_bytes_ = false;
   bool xdp_frags_ = false;
   bool batches_ = true;

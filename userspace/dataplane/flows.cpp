@@ -141,7 +141,7 @@ Status Dataplane::forget_flows() {
 }
 
 Status Dataplane::read_set(const FlowKey& key, CandidateSpot& spot) const {
-  const std::uint64_t hash = l7m_candidate_hash(&key.raw, seed_);
+  const std::uint32_t hash = l7m_candidate_hash(&key.raw, &secrets_);
   spot.index = l7m_candidate_set_of(hash, sets_);
   spot.tag = l7m_candidate_tag(hash);
   if (bpf_map_lookup_elem(bpf_map__fd(tc_->maps.candidates), &spot.index, &spot.set) != 0)
