@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "util/address.hpp"
+#include "util/keyed_hash.hpp"
 
 namespace l7mark {
 
@@ -209,15 +210,8 @@ struct DnsAnswer {
 
 template <>
 struct std::hash<l7mark::FlowKey> {
-  std::size_t operator()(const l7mark::FlowKey& key) const noexcept {
-    std::uint64_t words[5];
-    std::memcpy(words, &key.raw, sizeof(words));
-    std::uint64_t h = 0x9e3779b97f4a7c15ULL;
-    for (const std::uint64_t word : words) {
-      h ^= word;
-      h *= 0xff51afd7ed558ccdULL;
-      h ^= h >> 32;
-    }
-    return h;
+  // Not noexcept: the standard tables then keep the hashes instead of reckoning them anew.
+  std::size_t operator()(const l7mark::FlowKey& key) const {
+    return l7mark::keyed_hash_of(key.raw);
   }
 };

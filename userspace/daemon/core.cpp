@@ -9,6 +9,7 @@
 
 #include "dpi/client.hpp"
 #include "util/clock.hpp"
+#include "util/keyed_hash.hpp"
 #include "util/log.hpp"
 
 namespace l7mark {
@@ -378,8 +379,7 @@ void Core::leave_sets(Flow& flow) {
 // Whether the kernel was told the same a moment ago; if not, it is told now.
 bool Core::is_recent(const ServiceEntry& entry, bool valid) {
   const std::string_view bytes(reinterpret_cast<const char*>(&entry.key), sizeof(entry.key));
-  RecentService& place =
-      recent_services_[std::hash<std::string_view>()(bytes) % recent_services_.size()];
+  RecentService& place = recent_services_[keyed_hash(bytes) % recent_services_.size()];
   const std::uint64_t ms = now_ms();
   if (valid && ms < place.until_ms && place.entry.promise.action == entry.promise.action &&
       place.entry.promise.application == entry.promise.application &&

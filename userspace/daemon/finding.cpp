@@ -7,6 +7,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "util/keyed_hash.hpp"
+
 namespace l7mark {
 
 namespace {
@@ -118,19 +120,13 @@ void Finding::tell(FlowFacts& facts) const {
   each_number(unpack, facts.details);
 }
 
-std::size_t FindingTable::Hash::operator()(const Finding& finding) const {
-  std::size_t h = std::hash<std::string>()(finding.texts);
-  for (const std::uint64_t word :
-       {finding.risks,
-        std::uint64_t{finding.risk_score} << 32 | static_cast<std::uint8_t>(finding.confidence),
-        std::uint64_t{finding.application} << 32 | std::uint64_t{finding.master} << 16 |
-            finding.category,
-        std::uint64_t{static_cast<std::uint8_t>(finding.detector)}}) {
-    h ^= word;
-    h *= 0xff51afd7ed558ccdULL;
-    h ^= h >> 32;
-  }
-  return h;
+std::size_t FindingHash::operator()(const Finding& finding) const {
+  return keyed_hash(
+      {keyed_hash(finding.texts), finding.risks,
+       std::uint64_t{finding.risk_score} << 32 | static_cast<std::uint8_t>(finding.confidence),
+       std::uint64_t{finding.application} << 32 | std::uint64_t{finding.master} << 16 |
+           finding.category,
+       std::uint64_t{static_cast<std::uint8_t>(finding.detector)}});
 }
 
 const Finding* FindingTable::share(Finding&& finding) {

@@ -33,6 +33,11 @@ struct Finding {
 
 [[nodiscard]] std::string pack_texts(const FlowFacts& facts);
 
+struct FindingHash {
+  // Not noexcept: a table then keeps the hashes instead of reckoning them anew.
+  std::size_t operator()(const Finding& finding) const;
+};
+
 // Keeps every finding once, as long as a flow refers to it.
 class FindingTable {
  public:
@@ -46,11 +51,7 @@ class FindingTable {
   [[nodiscard]] std::size_t size() const { return findings_.size(); }
 
  private:
-  struct Hash {
-    // Not noexcept: the table then keeps the hashes instead of reckoning them anew.
-    std::size_t operator()(const Finding& finding) const;
-  };
-  std::unordered_map<Finding, std::uint32_t, Hash> findings_;  // with its references
+  std::unordered_map<Finding, std::uint32_t, FindingHash> findings_;  // with its references
 };
 
 }  // namespace l7mark

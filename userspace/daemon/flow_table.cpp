@@ -5,7 +5,6 @@
 #include <cstring>
 #include <iterator>
 #include <limits>
-#include <random>
 
 namespace l7mark {
 
@@ -20,28 +19,10 @@ bool same(const FlowKey& a, const FlowKey& b) {
   return a == b;
 }
 
-// What a stranger sends must not be able to fall on one place: he doesn't know where it begins.
-std::uint64_t hash_seed() {
-  static const std::uint64_t seed = [] {
-    std::random_device random;
-    return std::uint64_t{random()} << 32 | random();
-  }();
-  return seed;
-}
-
+// Strangers choose the keys.
 template <class Key>
 std::uint32_t hash_of(const Key& key) {
-  static_assert(sizeof(key) % sizeof(std::uint64_t) == 0);
-  std::uint64_t words[sizeof(key) / sizeof(std::uint64_t)];
-  std::memcpy(words, &key, sizeof(words));
-  std::uint64_t h = hash_seed();
-  for (const std::uint64_t word : words) {
-    h ^= word;
-    h *= 0xff51afd7ed558ccdULL;
-    h ^= h >> 32;
-  }
-  h *= 0xc4ceb9fe1a85ec53ULL;
-  return static_cast<std::uint32_t>(h >> 32);
+  return static_cast<std::uint32_t>(keyed_hash_of(key));
 }
 
 l7m_key4 short_key(const FlowKey& key) {
@@ -97,6 +78,13 @@ Flow* FlowTable::Arena<Key>::find(const Key& key) {
   if (slots_.empty()) return nullptr;
   const std::uint32_t number = slots_[slot_of(key, hash_of(key))].number;
   return number == kNone ? nullptr : &at(number).flow;
+}
+
+template <class Key>
+std::size_t FlowTable::Arena<Key>::probes(const Key& key) {
+  if (slots_.empty()) return 0;
+  const std::uint32_t hash = hash_of(key);
+  return ((slot_of(key, hash) - hash) & (slots_.size() - 1)) + 1;
 }
 
 template <class Key>
@@ -183,6 +171,10 @@ void FlowTable::prefetch(std::span<const FlowKey> keys) {
     is_v4(key) ? v4_.prefetch_slot(short_key(key)) : v6_.prefetch_slot(key);
   for (const FlowKey& key : keys)
     is_v4(key) ? v4_.prefetch_place(short_key(key)) : v6_.prefetch_place(key);
+}
+
+std::size_t FlowTable::probes(const FlowKey& key) {
+  return is_v4(key) ? v4_.probes(short_key(key)) : v6_.probes(key);
 }
 
 Flow& FlowTable::at(const FlowKey& key, bool* made) {

@@ -17,6 +17,7 @@
 #include "daemon/finding.hpp"
 #include "flow.hpp"
 #include "publish/entries.hpp"
+#include "util/keyed_hash.hpp"
 
 namespace l7mark {
 
@@ -70,6 +71,8 @@ class FlowTable {
   Flow& at(const FlowKey& key, bool* made = nullptr);
   void erase(const FlowKey& key);
   [[nodiscard]] std::size_t size() const { return v4_.size() + v6_.size(); }
+  // Slots that find() reads for it: for tests.
+  [[nodiscard]] std::size_t probes(const FlowKey& key);
 
   // Calls with every flow, which may be changed; none may be made or erased meanwhile.
   template <class F>
@@ -95,6 +98,7 @@ class FlowTable {
    public:
     [[nodiscard]] std::size_t size() const { return size_; }
     [[nodiscard]] Flow* find(const Key& key);
+    [[nodiscard]] std::size_t probes(const Key& key);
     void prefetch_slot(const Key& key) const;
     void prefetch_place(const Key& key);
     Flow& insert(const Key& key);
@@ -137,7 +141,7 @@ class FlowTable {
   Arena<l7m_key4> v4_;
   Arena<FlowKey> v6_;
   FindingTable findings_;
-  std::unordered_set<std::string> names_;
+  std::unordered_set<std::string, KeyedTextHash> names_;
 };
 
 // Takes over what the answer says; counters only where the flow has none of its own.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "flow.hpp"
+#include "util/keyed_hash.hpp"
 
 namespace l7mark {
 
@@ -40,9 +41,7 @@ class AnsweredFlows {
 
   // The five-tuple's next life has another id.
   static std::uint64_t print_of(const FlowKey& key, std::uint64_t id) {
-    std::uint64_t print = std::hash<FlowKey>()(key) ^ id;
-    print *= 0xff51afd7ed558ccdULL;
-    print ^= print >> 32;
+    const std::uint64_t print = keyed_hash({std::hash<FlowKey>()(key), id});
     return print == 0 ? 1 : print;  // 0 is a free place
   }
 

@@ -3,8 +3,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <functional>
 #include <utility>
+
+#include "util/keyed_hash.hpp"
 
 namespace l7mark {
 
@@ -32,13 +33,6 @@ std::size_t family_index(const Address& address) {
   return address.is_v4() ? 0 : 1;
 }
 
-std::uint64_t mix(std::uint64_t h) {
-  h ^= h >> 33;
-  h *= 0xff51afd7ed558ccdULL;
-  h ^= h >> 33;
-  return h;
-}
-
 }  // namespace
 
 EntryRegistry::EntryRegistry() : buckets_(kFirstBuckets, kNoEntry), slots_(kSlots, kNoEntry) {}
@@ -58,11 +52,11 @@ void EntryRegistry::set_target(TargetId target, TargetPolicy policy) {
 }
 
 std::size_t EntryRegistry::bucket_of(TargetId target, const SetEntry& entry) const {
-  const std::uint64_t rest =
-      std::uint64_t{target} << 32 | std::uint64_t{entry.protocol} << 16 | entry.port;
-  const std::uint64_t hash =
-      mix(std::hash<Address>{}(entry.server) ^ mix(std::hash<Address>{}(entry.client) + rest));
-  return hash & (buckets_.size() - 1);
+  std::uint64_t words[5];
+  std::memcpy(&words[0], entry.server.bytes.data(), sizeof(entry.server.bytes));
+  std::memcpy(&words[2], entry.client.bytes.data(), sizeof(entry.client.bytes));
+  words[4] = std::uint64_t{target} << 32 | std::uint64_t{entry.protocol} << 16 | entry.port;
+  return keyed_hash(words) & (buckets_.size() - 1);
 }
 
 EntryId EntryRegistry::find(TargetId target, const SetEntry& entry) const {
@@ -74,6 +68,16 @@ EntryId EntryRegistry::find(TargetId target, const SetEntry& entry) const {
       return id;
   }
   return kNoEntry;
+}
+
+std::size_t EntryRegistry::longest_bucket() const {
+  std::size_t longest = 0;
+  for (EntryId id : buckets_) {
+    std::size_t length = 0;
+    for (; id != kNoEntry; id = at(id).next_in_bucket) ++length;
+    longest = std::max(longest, length);
+  }
+  return longest;
 }
 
 void EntryRegistry::grow() {

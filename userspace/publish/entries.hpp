@@ -74,6 +74,8 @@ class EntryRegistry {
                                              Milliseconds now) const;
   [[nodiscard]] std::size_t size() const { return used_; }
   [[nodiscard]] std::size_t memory_bytes() const;
+  // Entries in it: for tests.
+  [[nodiscard]] std::size_t longest_bucket() const;
 
  private:
   // Times are tenths of a second, which 32 bits count for 13 years.

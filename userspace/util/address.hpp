@@ -4,11 +4,12 @@
 #include <array>
 #include <compare>
 #include <cstdint>
-#include <cstring>
 #include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
+
+#include "util/keyed_hash.hpp"
 
 namespace l7mark {
 
@@ -51,10 +52,6 @@ struct Prefix {
 
 template <>
 struct std::hash<l7mark::Address> {
-  std::size_t operator()(const l7mark::Address& a) const noexcept {
-    std::uint64_t halves[2];
-    std::memcpy(halves, a.bytes.data(), sizeof(halves));
-    return halves[0] * 0x9e3779b97f4a7c15ULL ^
-           (halves[1] + 0x7f4a7c159e3779b9ULL) * 0xbf58476d1ce4e5b9ULL;
-  }
+  // Not noexcept: the standard tables then keep the hashes instead of reckoning them anew.
+  std::size_t operator()(const l7mark::Address& a) const { return l7mark::keyed_hash_of(a.bytes); }
 };
