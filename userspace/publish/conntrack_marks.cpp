@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <random>
 #include <tuple>
 
 #include "publish/conntrack_message.hpp"
+#include "util/keyed_hash.hpp"
 
 namespace l7mark {
 
@@ -35,14 +35,6 @@ bool same_bits(const ConntrackChange& a, const ConntrackChange& b) {
          a.labels_mask == b.labels_mask;
 }
 
-std::uint64_t hash_seed() {
-  static const std::uint64_t seed = [] {
-    std::random_device random;
-    return std::uint64_t{random()} << 32 | random();
-  }();
-  return seed;
-}
-
 std::array<std::uint64_t, 4> words_of(const ConntrackChange& change) {
   const auto half = [](const ConntrackLabels& labels, unsigned shift) {
     return (labels >> shift & ConntrackLabels(UINT64_MAX)).to_ullong();
@@ -64,19 +56,13 @@ bool ConntrackMarks::Change::operator<(const Change& other) const {
 
 // --- keys ----------------------------------------------------------------------------------------
 
-std::size_t ConntrackMarks::KeyHash::operator()(const Key& key) const noexcept {
+std::size_t ConntrackMarks::KeyHash::operator()(const Key& key) const {
   std::uint64_t words[5];
   std::memcpy(words, key.low.bytes.data(), 16);
   std::memcpy(words + 2, key.high.bytes.data(), 16);
   words[4] = std::uint64_t{key.low_port} << 48 | std::uint64_t{key.high_port} << 32 |
              std::uint64_t{key.zone} << 16 | key.protocol;
-  std::uint64_t hash = hash_seed();
-  for (const std::uint64_t word : words) {
-    hash ^= word;
-    hash *= 0xff51afd7ed558ccdULL;
-    hash ^= hash >> 32;
-  }
-  return hash;
+  return keyed_hash(words);
 }
 
 ConntrackMarks::Key ConntrackMarks::key_of(const ConntrackTuple& tuple, bool& sender) {

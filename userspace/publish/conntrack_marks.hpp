@@ -82,7 +82,7 @@ class ConntrackMarks {
     friend bool operator==(const Key&, const Key&) = default;
   };
   struct KeyHash {
-    std::size_t operator()(const Key& key) const noexcept;
+    std::size_t operator()(const Key& key) const;
   };
   struct Change {
     ConntrackChange bits;
