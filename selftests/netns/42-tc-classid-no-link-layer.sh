@@ -42,6 +42,8 @@ in_ns gateway tc class add dev tun0 parent 2: classid 2:85 htb rate 10gbit quant
 serve_tls_echo 443 us04web.zoom.us
 start_daemon "$policy"
 program=$(echo "/sys/fs/bpf/l7mark/$INSTANCE"/v*/programs/classid)
+equal "status tells the path" "$(l7mark status --json | jq -r .classid_program)" "$program"
+expect "and prints it" grep -F "bpf da pinned $program classid" <(l7mark status)
 in_ns gateway tc filter add dev tun0 parent 2: bpf da pinned "$program" classid 2:
 
 for family in 4 6; do

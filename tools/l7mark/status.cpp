@@ -123,6 +123,8 @@ void print(const Json& status) {
   fmt::print("policy     {}; touches mark bits {}, conntrack mark bits {}\n", text(policy, "file"),
              text(policy, "mark_bits"), text(policy, "conntrack_bits"));
   for (const Json& there : child(status, "interfaces")) print_interface(there);
+  fmt::print("classid    tc filter add dev DEV parent 1: bpf da pinned {} classid 1:\n",
+             text(status, "classid_program"));
   for (const Json& worker : child(status, "workers"))
     fmt::print("worker     pid {}: {} flows held, {} samples, {} answers, {} restarts\n",
                text(worker, "pid"), number(worker, "flows"), number(worker, "samples"),

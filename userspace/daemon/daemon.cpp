@@ -392,6 +392,7 @@ Json Daemon::status() {
     entry["by"] = users_.contains(there.name) ? "load" : "daemon";
     out["interfaces"].push_back(std::move(entry));
   }
+  out["classid_program"] = pins_.classid_program();
   out["workers"] = Json::array();
   for (const WorkerFigures& worker : workers_->figures())
     out["workers"].push_back({{"pid", worker.pid},

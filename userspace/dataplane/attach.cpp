@@ -369,7 +369,7 @@ void warn_of_ahead(const std::string& name, const std::vector<ProgramAhead>& ahe
     if (std::find(known.begin(), known.end(), one) != known.end()) continue;
     log_warning(
         "{}: {} is before l7mark at TC {}: packets that it does not hand on (by TC_ACT_UNSPEC) are "
-        "not seen",
+        "pass l7mark by",
         name, describe(one), tc_direction_name(one.direction));
   }
 }

@@ -202,8 +202,8 @@ Result<Dataplane> Dataplane::load(const PinPaths* paths, const DataplaneOptions&
       return error_from_errno("set up", "map rings");
   }
   if (paths != nullptr) {
-    // For `tc filter … bpf da pinned`; replaced, because this one may be newer.
-    const std::string path = paths->programs() + "/classid";
+    // Replaced, because this one may be newer.
+    const std::string path = paths->classid_program();
     std::error_code ignored;
     std::filesystem::remove(path, ignored);
     if (bpf_obj_pin(bpf_program__fd(tc.progs.l7mark_classid), path.c_str()) != 0)

@@ -34,6 +34,9 @@ std::string PinPaths::version() const {
 std::string PinPaths::programs() const {
   return version() + "/programs";
 }
+std::string PinPaths::classid_program() const {
+  return programs() + "/classid";
+}
 std::string PinPaths::links() const {
   return version() + "/links";
 }

@@ -16,6 +16,7 @@ struct PinPaths {
   [[nodiscard]] std::string root() const;     // /sys/fs/bpf/l7mark/INSTANCE
   [[nodiscard]] std::string version() const;  // …/v2: maps
   [[nodiscard]] std::string programs() const;
+  [[nodiscard]] std::string classid_program() const;  // for `tc filter … bpf da pinned`
   [[nodiscard]] std::string links() const;
   [[nodiscard]] std::string map(const std::string& name) const;
 };
