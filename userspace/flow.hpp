@@ -184,7 +184,8 @@ struct Answer {
   std::uint64_t id = 0;  // l7m_candidate.flow_id: the life that it is about
   std::uint8_t initiator = 0;
   FlowState state = FlowState::undecided;
-  bool closed = false;  // FIN or RST was seen
+  bool closed = false;    // FIN or RST was seen
+  bool followed = false;  // the last word, but DNS: its samples are read on for the names in them
   FlowFacts facts;
   std::uint32_t sampled_packets = 0;  // copied so far
   std::uint64_t sampled_bytes = 0;

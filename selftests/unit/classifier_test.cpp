@@ -306,6 +306,150 @@ TEST_F(ClassifierTest, ALoneQuerySettlesSoon) {
   EXPECT_EQ(answers_.back().name, "DNS.Zoom");
 }
 
+// A client's socket to a resolver.
+struct Resolver {
+  Endpoints ends;
+  explicit Resolver(const Endpoints& from) : ends(from) { ends.dport = 53; }
+  [[nodiscard]] Sample query(std::uint16_t id, std::string_view name, std::uint16_t type = 1,
+                             std::uint64_t time = kSecond) const {
+    return Sample(udp(ends, dns_query(id, name, type)), time);
+  }
+  [[nodiscard]] Sample response(std::uint16_t id, std::string_view name, std::uint16_t type = 1,
+                                std::uint64_t time = kSecond) const {
+    Sample sample(udp(ends.reversed(), dns_response(id, name, type, {{1, 60, {203, 0, 113, 1}}})),
+                  time);
+    sample.head.initiator = 1 - sample.head.direction;
+    return sample;
+  }
+};
+
+TEST_F(ClassifierTest, ADnsAnswerThatNobodyAskedForIsNotBelieved) {
+  ClassifierOptions options;
+  options.max_followed = 2;
+  restart(options);
+  const Resolver resolver(ends_);
+  // A stranger's: no query, then one with another id, another name, another type.
+  take(resolver.response(1, "www.zoom.us"));
+  EXPECT_TRUE(dns_.empty());
+  take(resolver.query(2, "www.zoom.us"));
+  take(resolver.response(3, "www.zoom.us"));
+  take(resolver.response(2, "us04web.zoom.us"));
+  take(resolver.response(2, "www.zoom.us", 28));
+  EXPECT_TRUE(dns_.empty());
+  // What was asked is believed, once.
+  take(resolver.response(2, "www.Zoom.us"));
+  take(resolver.response(2, "www.zoom.us"));
+  EXPECT_EQ(dns_.size(), 1U);
+  EXPECT_EQ(classifier_->stats().dns_answers, 1U);
+  EXPECT_EQ(classifier_->stats().dns_unasked, 5U);
+}
+
+TEST_F(ClassifierTest, ADnsAnswerComesFromTheServerThatWasAsked) {
+  ClassifierOptions options;
+  options.max_followed = 2;
+  restart(options);
+  // Both ports are 53: who asked is told by the queries only.
+  Resolver resolver(ends_);
+  resolver.ends.sport = 53;
+  take(resolver.query(1, "www.zoom.us"));
+  take(Sample(udp(resolver.ends, dns_response(1, "www.zoom.us", 1, {{1, 60, {203, 0, 113, 1}}}))));
+  EXPECT_TRUE(dns_.empty());
+  take(resolver.response(1, "www.zoom.us"));
+  EXPECT_EQ(dns_.size(), 1U);
+}
+
+TEST_F(ClassifierTest, ALongLivedResolverSocketIsReadOn) {
+  ClassifierOptions options;
+  options.max_followed = 2;
+  options.idle_ns = 3 * kSecond;
+  restart(options);
+  const Resolver resolver(ends_);
+  constexpr std::uint64_t kRounds = 300;
+  for (std::uint64_t i = 0; i < kRounds; ++i) {
+    const auto id = static_cast<std::uint16_t>(i);
+    take(resolver.query(id, "www.zoom.us", 1, (1 + 10 * i) * kSecond));
+    Sample response = resolver.response(id, "www.zoom.us", 1, (1 + 10 * i) * kSecond);
+    if (i == 3) response.head.flags |= L7M_SAMPLE_LAST;
+    take(response);
+    classifier_->idle((9 + 10 * i) * kSecond);
+  }
+  EXPECT_EQ(dns_.size(), kRounds);
+  // It has its answer once, and at once.
+  ASSERT_EQ(classifier_->stats().answers, 1U);
+  EXPECT_EQ(answers_.back().state, FlowState::final);
+  EXPECT_EQ(answers_.back().name, "DNS.Zoom");
+  EXPECT_TRUE(answers_.back().followed);
+  EXPECT_EQ(classifier_->flows(), 1U);
+  classifier_->idle((40 + 10 * kRounds) * kSecond);
+  EXPECT_EQ(classifier_->flows(), 0U);
+}
+
+TEST_F(ClassifierTest, AQueryWithoutAResponseIsFollowedToo) {
+  ClassifierOptions options;
+  options.max_followed = 2;
+  options.idle_ns = 3 * kSecond;
+  restart(options);
+  const Resolver resolver(ends_);
+  take(resolver.query(1, "www.zoom.us"));
+  classifier_->idle(9 * kSecond);
+  ASSERT_FALSE(answers_.empty());
+  EXPECT_TRUE(answers_.back().followed);
+  take(resolver.query(2, "www.zoom.us", 1, 10 * kSecond));
+  take(resolver.response(2, "www.zoom.us", 1, 10 * kSecond));
+  EXPECT_EQ(dns_.size(), 1U);
+}
+
+TEST_F(ClassifierTest, FollowedFlowsAreBounded) {
+  ClassifierOptions options;
+  options.max_followed = 2;
+  restart(options);
+  Resolver resolver(ends_);
+  for (std::uint16_t i = 0; i < 10; ++i) {
+    resolver.ends.sport = static_cast<std::uint16_t>(1000 + i);
+    take(resolver.query(i, "www.zoom.us"));
+    take(resolver.response(i, "www.zoom.us"));
+    EXPECT_LE(classifier_->flows(), 2U);
+  }
+  EXPECT_EQ(dns_.size(), 10U);
+  EXPECT_EQ(classifier_->stats().answers, 10U);
+  // One that made way is met anew, and is answered as before.
+  resolver.ends.sport = 1000;
+  take(resolver.query(77, "www.zoom.us"));
+  take(resolver.response(77, "www.zoom.us"));
+  EXPECT_EQ(dns_.size(), 11U);
+  EXPECT_EQ(answers_.back().name, "DNS.Zoom");
+}
+
+TEST_F(ClassifierTest, ANewLifeOfAFollowedFlowHasItsOwnQuestions) {
+  ClassifierOptions options;
+  options.max_followed = 2;
+  restart(options);
+  const Resolver resolver(ends_);
+  take(resolver.query(1, "www.zoom.us"));
+  take(resolver.response(1, "www.zoom.us"));
+  take(resolver.query(2, "www.zoom.us"));
+  Sample response = resolver.response(2, "www.zoom.us");
+  response.head.flow_id = 4711;
+  take(response);
+  EXPECT_EQ(dns_.size(), 1U) << "the question was another life's";
+  EXPECT_EQ(classifier_->flows(), 1U);
+}
+
+TEST_F(ClassifierTest, WhatOnlyHasTheResolversPortIsNotFollowed) {
+  ClassifierOptions options;
+  options.max_followed = 2;
+  restart(options);
+  const Resolver resolver(ends_);
+  for (int i = 0; i < 9; ++i) {
+    Sample sample(udp(resolver.ends, Bytes(60, static_cast<std::uint8_t>(i + 1))));
+    if (i == 8) sample.head.flags |= L7M_SAMPLE_LAST;
+    take(sample);
+  }
+  ASSERT_FALSE(answers_.empty());
+  EXPECT_FALSE(answers_.back().followed);
+  EXPECT_EQ(classifier_->flows(), 0U);
+}
+
 TEST_F(ClassifierTest, ASynAckFirstTellsWhoTheServerIs) {
   Sample sample(tcp(ends_, L7M_TCP_SYN | L7M_TCP_ACK, 1, 1));
   sample.head.candidate_flags = L7M_FLOW_ANSWER;

@@ -90,6 +90,64 @@ TEST(Dns, ATtlWithItsTopBitSetIsZero) {
   EXPECT_EQ(parse_dns_answer(dns_response(7, "a.example", 1, {{1, 0x80000001, kFour}}))->ttl, 0U);
 }
 
+TEST(Dns, AQuestionIsTheSameInQueryAndResponse) {
+  const auto query = parse_dns_question(dns_query(0x1234, "WWW.Zoom.us", 28));
+  ASSERT_TRUE(query);
+  EXPECT_EQ(query->id, 0x1234);
+  EXPECT_EQ(query->type, 28);
+  EXPECT_EQ(query->name, "www.zoom.us");
+  EXPECT_EQ(parse_dns_question(dns_response(0x1234, "www.zoom.US", 28, {{28, 60, six()}})), *query);
+  // Also of a response that names nothing.
+  EXPECT_EQ(parse_dns_question(dns_response(0x1234, "www.zoom.us", 28, {})), *query);
+}
+
+TEST(Dns, WhatHasNoQuestion) {
+  Bytes none = dns_query(7, "a.example", 1);
+  none[5] = 0;
+  EXPECT_FALSE(parse_dns_question(none));
+  Bytes two = dns_query(7, "a.example", 1);
+  two[5] = 2;
+  EXPECT_FALSE(parse_dns_question(two));
+  Bytes chaos = dns_query(7, "a.example", 1);
+  chaos.back() = 3;
+  EXPECT_FALSE(parse_dns_question(chaos));
+  const Bytes whole = dns_query(7, "a.example", 1);
+  for (std::size_t length = 0; length < whole.size(); ++length) {
+    const Bytes cut(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(length));
+    EXPECT_FALSE(parse_dns_question(cut)) << length;
+  }
+}
+
+TEST(Dns, AnAnswerNeedsItsQuestion) {
+  const DnsQuestion question{7, 1, "a.example"};
+  DnsQuestions questions;
+  EXPECT_FALSE(questions.answer(question, 1)) << "nothing was asked";
+  questions.ask(question, 0);
+  EXPECT_FALSE(questions.answer(question, 0)) << "from the side that asked";
+  EXPECT_FALSE(questions.answer({8, 1, "a.example"}, 1)) << "another id";
+  EXPECT_FALSE(questions.answer({7, 28, "a.example"}, 1)) << "another type";
+  EXPECT_FALSE(questions.answer({7, 1, "b.example"}, 1)) << "another name";
+  EXPECT_TRUE(questions.answer(question, 1));
+  EXPECT_TRUE(questions.empty());
+  EXPECT_FALSE(questions.answer(question, 1)) << "answered before";
+}
+
+TEST(Dns, OutstandingQuestionsAreBounded) {
+  DnsQuestions questions;
+  const auto question = [](std::size_t id) {
+    return DnsQuestion{static_cast<std::uint16_t>(id), 1, "a.example"};
+  };
+  for (std::size_t id = 0; id < kDnsMaxQuestions; ++id) questions.ask(question(id), 0);
+  questions.ask(question(1), 0);  // repeated: no place more
+  EXPECT_TRUE(questions.answer(question(0), 1));
+  questions.ask(question(0), 0);
+  questions.ask(question(kDnsMaxQuestions), 0);
+  EXPECT_FALSE(questions.answer(question(1), 1)) << "the oldest went";
+  for (std::size_t id = 2; id <= kDnsMaxQuestions; ++id)
+    EXPECT_TRUE(questions.answer(question(id), 1)) << id;
+  EXPECT_TRUE(questions.answer(question(0), 1));
+}
+
 TEST(Dns, Kinds) {
   EXPECT_EQ(dns_kind(dns_query(7, "a.example", 1)), DnsKind::query);
   EXPECT_EQ(dns_kind(dns_response(7, "a.example", 1, {})), DnsKind::response);

@@ -403,6 +403,8 @@ Json Daemon::status() {
                               {"answers", worker.answers},
                               {"malformed", worker.malformed},
                               {"evicted", worker.evicted},
+                              {"dns_answers", worker.dns_answers},
+                              {"dns_unasked", worker.dns_unasked},
                               {"skipped", worker.skipped},
                               {"restarts", worker.restarts}});
   core_->status(out);

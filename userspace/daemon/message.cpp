@@ -112,6 +112,7 @@ void answer_fields(Archive& io, AnswerRef& a) {
   io(a.initiator);
   io(a.state);
   io(a.closed);
+  io(a.followed);
   facts_fields(io, a.facts);
   io(a.sampled_packets);
   io(a.sampled_bytes);

@@ -198,6 +198,8 @@ class Worker final : public ClassifierSink {
     page_.malformed.store(stats.malformed, std::memory_order_relaxed);
     page_.answers.store(stats.answers, std::memory_order_relaxed);
     page_.evicted.store(stats.evicted, std::memory_order_relaxed);
+    page_.dns_answers.store(stats.dns_answers, std::memory_order_relaxed);
+    page_.dns_unasked.store(stats.dns_unasked, std::memory_order_relaxed);
     page_.flows.store(classifier_.flows(), std::memory_order_relaxed);
   }
 

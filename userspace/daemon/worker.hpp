@@ -34,6 +34,8 @@ struct WorkerPage {
   std::atomic<std::uint64_t> malformed{0};
   std::atomic<std::uint64_t> answers{0};
   std::atomic<std::uint64_t> evicted{0};
+  std::atomic<std::uint64_t> dns_answers{0};
+  std::atomic<std::uint64_t> dns_unasked{0};
   std::atomic<std::uint64_t> skipped{0};  // records of barred flows
   std::atomic<std::uint64_t> flows{0};    // held now
 };

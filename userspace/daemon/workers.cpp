@@ -263,6 +263,8 @@ std::vector<WorkerFigures> WorkerPool::figures() const {
       figures.malformed = page->malformed.load();
       figures.answers = page->answers.load();
       figures.evicted = page->evicted.load();
+      figures.dns_answers = page->dns_answers.load();
+      figures.dns_unasked = page->dns_unasked.load();
       figures.skipped = page->skipped.load();
     }
     out.push_back(figures);

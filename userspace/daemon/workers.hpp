@@ -28,6 +28,8 @@ struct WorkerFigures {
   std::uint64_t malformed = 0;
   std::uint64_t answers = 0;
   std::uint64_t evicted = 0;
+  std::uint64_t dns_answers = 0;
+  std::uint64_t dns_unasked = 0;
   std::uint64_t skipped = 0;
 };
 

@@ -27,6 +27,8 @@ constexpr std::uint16_t kDnsPort = 53;
 constexpr std::uint8_t kBothDirections = 0x03;
 // How long a resolver that has one answer may take to ask for the other on the same socket.
 constexpr std::uint64_t kTwinLifeNs = 500'000'000;
+// A flow with a resolver is followed so long without a packet. What comes later begins it anew.
+constexpr std::uint64_t kFollowedLifeNs = 30'000'000'000;
 constexpr std::uint64_t kNsPerMs = 1'000'000;
 // After so many flows at a time, the memory for them is worth giving back.
 constexpr std::size_t kBurstFlows = 4096;
@@ -54,6 +56,11 @@ std::span<const std::uint8_t> udp_payload(std::span<const std::uint8_t> packet) 
   }
   if (header == 0 || packet.size() < header + 8) return {};
   return packet.subspan(header + 8);
+}
+
+bool is_resolvers(const FlowKey& key) {
+  if (key.raw.protocol != IPPROTO_UDP) return false;
+  return key.port(0) == kDnsPort || key.port(1) == kDnsPort;
 }
 
 bool is_closed(std::uint16_t flags) {
@@ -96,6 +103,7 @@ struct Classifier::Flow : PoolLinks<Flow> {
   Detector detector = Detector::none;  // whose detection it is, if not nDPI's
   std::uint8_t dns_queries = 0;        // over UDP
   std::uint8_t dns_responses = 0;
+  bool followed = false;  // had its last word, and is read on as DNS
   std::uint8_t bare = 0;  // bit of the direction whose packet without payload was copied
   std::uint16_t vlan = 0;
   std::uint32_t ifindex = 0;
@@ -114,6 +122,7 @@ struct Classifier::Flow : PoolLinks<Flow> {
   std::size_t headers_length = 0;     // that packet's length on the wire
   std::unique_ptr<FlowHandshake> handshake;
   std::unique_ptr<PartialPacket> parts;
+  std::unique_ptr<DnsQuestions> questions;
   std::uint32_t begin[2] = {0, 0};  // TCP: sequence number of each side's first payload byte...
   std::uint8_t begin_known = 0;     // ...where this bit of the side is set
   std::uint8_t spoke = 0;           // bits of the directions that had payload
@@ -138,6 +147,7 @@ Classifier::Classifier(Engine& engine, ClassifierSink& sink, ClassifierOptions o
     : engine_(engine),
       sink_(sink),
       options_(std::move(options)),
+      dns_(engine_.application("DNS").application),
       flows_(std::make_unique<FlowPool<Flow>>()),
       packet_(kMaxPacket) {}
 
@@ -163,12 +173,12 @@ bool Classifier::take_more(std::span<const std::byte> record) {
   if (sample.type == L7M_RECORD_REOPEN) {
     // Samples of the new life follow under an id of their own.
     ++stats_.notices;
-    if (flow != nullptr && flow->id == sample.flow_id) give_up(*flow);
+    if (flow != nullptr && flow->id == sample.flow_id) end(*flow);
     return true;
   }
   if (flow != nullptr && flow->id != sample.flow_id) {
     // The five-tuple lives anew.
-    give_up(*flow);
+    end(*flow);
     flow = nullptr;
   }
   switch (sample.type) {
@@ -199,6 +209,10 @@ bool Classifier::take_more(std::span<const std::byte> record) {
   flow->sampled_bytes += sample.captured;
   move_to(*flow, *flow->queue);
   std::span<const std::uint8_t> packet = data;
+  if (flow->followed) {
+    if (sample.offset == 0) watch_dns(*flow, sample, data.subspan(sample.l3_offset));
+    return true;
+  }
   if (sample.offset != 0 || sample.captured < sample.wanted || flow->parts) {
     if (!join_parts(*flow, sample, packet)) return true;
   }
@@ -215,7 +229,7 @@ bool Classifier::join_parts(Flow& flow, l7m_sample& sample, std::span<const std:
       const std::unique_ptr<PartialPacket> cut = std::move(flow.parts);
       const FlowKey key = flow.key;
       inspect(flow, cut->head, cut->data);
-      if (flows_->find(key) != &flow) return false;  // that was its last word
+      if (flows_->find(key) != &flow || flow.followed) return false;  // that was its last word
     }
     if (sample.captured >= sample.wanted) return true;
     flow.parts = std::make_unique<PartialPacket>();
@@ -269,13 +283,16 @@ void Classifier::hold(Flow& flow, Queue& queue) {
 }
 
 void Classifier::make_room(Queue& queue) {
-  const std::size_t limit = &queue == &waiting_   ? options_.max_waiting
-                            : &queue == &reading_ ? options_.max_reading
-                                                  : options_.max_flows;
+  const std::size_t limit = &queue == &waiting_    ? options_.max_waiting
+                            : &queue == &reading_  ? options_.max_reading
+                            : &queue == &followed_ ? options_.max_followed
+                                                   : options_.max_flows;
   while (queue.size() >= std::max<std::size_t>(limit, 1)) {
     Flow& oldest = queue.front();
     if (&queue == &waiting_) {
       ++stats_.waiting_dropped;
+      erase(oldest);
+    } else if (&queue == &followed_) {
       erase(oldest);
     } else {
       ++stats_.evicted;
@@ -340,7 +357,7 @@ void Classifier::inspect(Flow& flow, const l7m_sample& sample, std::span<const s
   // A resolver asks for A and AAAA on one socket, and a near server answers the one before the
   // other is asked: the second response is worth a packet more, and a moment.
   const bool more_dns = !last && flow.dns_queries > flow.dns_responses;
-  const bool twin_dns = flow.dns_queries == 1 && flow.dns_responses == 1;
+  const bool twin_dns = flow.dns_queries == 1 && flow.dns_responses == 1 && !may_follow(flow);
   // So is QUIC's server: its first packet tells the cipher.
   const bool server = flow.handshake && flow.handshake->awaits_server();
   const bool twin = !last && (twin_dns || server);
@@ -482,25 +499,64 @@ void Classifier::add_findings(const Flow& flow, FlowFacts& facts) const {
     engine_.add_risk(facts, Engine::fully_encrypted_risk());
 }
 
+// Only an answer to a question of this flow may tell names: same id, type and name, from port 53 of
+// the server that was asked. Anybody can send a packet that looks like any other answer.
 void Classifier::watch_dns(Flow& flow, const l7m_sample& sample,
                            std::span<const std::uint8_t> packet) {
-  if (flow.key.raw.protocol != IPPROTO_UDP) return;
-  if (flow.key.port(0) != kDnsPort && flow.key.port(1) != kDnsPort) return;
+  if (!is_resolvers(flow.key)) return;
   const std::span<const std::uint8_t> message = udp_payload(packet);
   const auto kind = dns_kind(message);
-  if (kind == DnsKind::query && flow.dns_queries < 0xff) ++flow.dns_queries;
-  if (kind != DnsKind::response) return;
+  if (!kind) return;
+  auto question = parse_dns_question(message);
+  if (kind == DnsKind::query) {
+    if (flow.dns_queries < 0xff) ++flow.dns_queries;
+    if (!question || flow.key.port(1 - sample.direction) != kDnsPort) return;
+    if (!flow.questions) flow.questions = std::make_unique<DnsQuestions>();
+    flow.questions->ask(std::move(*question), sample.direction);
+    return;
+  }
   if (flow.dns_responses < 0xff) ++flow.dns_responses;
-  // Only who is asked on the service's port may tell names.
   if (flow.key.port(sample.direction) != kDnsPort) return;
+  const bool asked =
+      question && flow.questions && flow.questions->answer(*question, sample.direction);
+  if (flow.questions && flow.questions->empty()) flow.questions.reset();
   auto parsed = parse_dns_answer(message);
   if (!parsed) return;
+  if (!asked) {
+    ++stats_.dns_unasked;
+    return;
+  }
   parsed->client = flow.key.address(1 - sample.direction);
   ++stats_.dns_answers;
   sink_.on_dns(std::move(*parsed));
 }
 
-// No more of it will be looked at. The flow is gone then.
+// Also where nobody has asked yet: a forged response must not keep a socket from being read.
+bool Classifier::may_follow(const Flow& flow) const {
+  if (options_.max_followed == 0 || dns_ == 0 || !is_resolvers(flow.key)) return false;
+  if (flow.guessed) return false;
+  return flow.detection.application == dns_ || flow.detection.master == dns_;
+}
+
+// After its last word: what nDPI and the handshakes held is given back.
+void Classifier::follow(Flow& flow) {
+  untell(flow);
+  hold(flow, followed_);
+  flow.followed = true;
+  flow.engine = {};
+  flow.handshake.reset();
+  flow.parts.reset();
+  flow.headers.clear();
+}
+
+// It is gone afterwards, followed or not.
+void Classifier::end(Flow& flow) {
+  const FlowKey key = flow.key;
+  if (!flow.followed) give_up(flow);
+  if (Flow* left = flows_->find(key)) erase(*left);
+}
+
+// nDPI looks at no more of it. The flow is gone then, or followed.
 void Classifier::give_up(Flow& flow) {
   if (!start(flow)) return;
   if (flow.handshake) {
@@ -535,20 +591,26 @@ void Classifier::untell(Flow& flow) {
   flow.due = 0;
 }
 
-// The last word. The flow is gone then.
+// The last word. The flow is gone then, or followed.
 void Classifier::settle(Flow& flow) {
-  answer(flow, flow.guessed ? FlowState::guessed : FlowState::final);
+  const bool followed = may_follow(flow);
+  answer(flow, flow.guessed ? FlowState::guessed : FlowState::final, followed);
+  if (followed) {
+    follow(flow);
+    return;
+  }
   answered_.add(flow.key, flow.id);
   erase(flow);
 }
 
-void Classifier::answer(Flow& flow, FlowState state) {
+void Classifier::answer(Flow& flow, FlowState state, bool followed) {
   Answer out;
   out.key = flow.key;
   out.id = flow.id;
   out.initiator = flow.initiator;
   out.state = state;
   out.closed = is_closed(flow.flags);
+  out.followed = followed;
   FlowFacts& facts = out.facts;
   const int client = flow.client;
   facts.client = flow.key.address(client);
@@ -578,8 +640,9 @@ bool Classifier::idle(std::uint64_t now_ns) {
   if (options_.idle_ns == 0) return false;
   const auto expired = [&](const Queue& queue) {
     if (queue.empty()) return false;
-    const std::uint64_t life =
-        &queue == &twins_ ? std::min(options_.idle_ns, kTwinLifeNs) : options_.idle_ns;
+    const std::uint64_t life = &queue == &twins_      ? std::min(options_.idle_ns, kTwinLifeNs)
+                               : &queue == &followed_ ? std::max(options_.idle_ns, kFollowedLifeNs)
+                                                      : options_.idle_ns;
     const std::uint64_t last = queue.front().last_ns;
     return last < now_ns && now_ns - last >= life;
   };
@@ -589,6 +652,7 @@ bool Classifier::idle(std::uint64_t now_ns) {
       give_up(queue->front());
     }
   }
+  while (expired(followed_)) erase(followed_.front());
   return flows_->release(kBurstFlows);
 }
 
@@ -599,6 +663,7 @@ void Classifier::abandon(const FlowKey& key, std::uint64_t id) {
 void Classifier::finish() {
   for (Queue* queue : {&waiting_, &active_, &reading_, &twins_})
     while (!queue->empty()) give_up(queue->front());
+  while (!followed_.empty()) erase(followed_.front());
 }
 
 }  // namespace l7mark

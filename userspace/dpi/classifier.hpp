@@ -38,6 +38,9 @@ struct ClassifierOptions {
   std::uint64_t idle_ns = 10'000'000'000;
   // Flows whose hello is not whole yet (up to 36 KB each). The oldest is given up for a new one.
   std::size_t max_reading = 2048;
+  // Flows with a resolver that have their answer and are read on, for hints; 0 for none. The
+  // longest silent makes way for a new one (1 KB each).
+  std::size_t max_followed = 0;
   // Prefixes of the clients' side: see client_of().
   std::vector<Prefix> inside;
 
@@ -52,13 +55,15 @@ struct ClassifierStats {
   std::uint64_t provisional = 0;      // of flows that go on being sampled
   std::uint64_t evicted = 0;          // flows given up early because there were too many
   std::uint64_t waiting_dropped = 0;  // flows without payload forgotten for the same reason
-  std::uint64_t dns_answers = 0;
+  std::uint64_t dns_answers = 0;      // with addresses, to a question that was seen
+  std::uint64_t dns_unasked = 0;      // likewise, but without one: ignored
   std::uint64_t memory_failures = 0;  // flows that nDPI had no memory for
 };
 
 // One per worker. Holds an entry for each flow from its first sample until it is answered,
 // abandoned, idle, or pushed out by newer ones. Samples of an answered flow that are still under
-// way are ignored.
+// way are ignored. A flow with a resolver is answered as any other, and then followed: a socket may
+// live as long as the resolver, and later answers name addresses too.
 class Classifier {
  public:
   // Both must outlive the classifier.
@@ -93,7 +98,7 @@ class Classifier {
   // Gives up all flows, oldest first: the input has ended.
   void finish();
 
-  // Held, without an answer that is the last.
+  // Held: without an answer that is the last, or followed.
   [[nodiscard]] std::size_t flows() const;
   [[nodiscard]] const ClassifierStats& stats() const { return stats_; }
 
@@ -118,8 +123,11 @@ class Classifier {
   void show_detectors(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> packet);
   void add_findings(const Flow& flow, FlowFacts& facts) const;
   void watch_dns(Flow& flow, const l7m_sample& sample, std::span<const std::uint8_t> packet);
+  [[nodiscard]] bool may_follow(const Flow& flow) const;
+  void follow(Flow& flow);
+  void end(Flow& flow);
   void give_up(Flow& flow);
-  void answer(Flow& flow, FlowState state);
+  void answer(Flow& flow, FlowState state, bool followed = false);
   void untell(Flow& flow);
   void settle(Flow& flow);
   void make_room(Queue& queue);
@@ -129,12 +137,14 @@ class Classifier {
   ClassifierSink& sink_;
   ClassifierOptions options_;
   ClassifierStats stats_;
+  std::uint16_t dns_;  // nDPI's number
   std::unique_ptr<FlowPool<Flow>> flows_;
-  Queue waiting_;  // no payload yet, nothing given to nDPI
-  Queue active_;   // nDPI holds state
-  Queue reading_;  // a hello or a packet that is not whole yet
-  Queue twins_;    // answered, but one packet more is worth a moment: DNS's other family, QUIC's
-                   // answer to the hello
+  Queue waiting_;   // no payload yet, nothing given to nDPI
+  Queue active_;    // nDPI holds state
+  Queue reading_;   // a hello or a packet that is not whole yet
+  Queue twins_;     // answered, but one packet more is worth a moment: DNS's other family, QUIC's
+                    // answer to the hello
+  Queue followed_;  // had their last word; DNS is read on
   AnsweredFlows answered_;
   // The packet that nDPI is given. Its first `dirty_` bytes were written, the rest is zero.
   std::vector<std::uint8_t> packet_;

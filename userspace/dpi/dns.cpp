@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 namespace l7mark {
 namespace {
@@ -126,6 +127,34 @@ std::optional<DnsKind> dns_kind(Message message) {
   const auto questions = message[4] << 8 | message[5];
   if (opcode != 0 || questions > 1) return std::nullopt;
   return (message[2] & 0x80) != 0 ? DnsKind::response : DnsKind::query;
+}
+
+std::optional<DnsQuestion> parse_dns_question(Message message) {
+  if (!dns_kind(message) || (message[4] << 8 | message[5]) != 1) return std::nullopt;
+  Reader reader{message, kHeader};
+  DnsQuestion out;
+  out.id = static_cast<std::uint16_t>(message[0] << 8 | message[1]);
+  out.name = reader.name();
+  out.type = reader.u16();
+  const std::uint16_t klass = reader.u16();
+  if (!reader.ok || klass != kClassInternet) return std::nullopt;
+  return out;
+}
+
+void DnsQuestions::ask(DnsQuestion question, std::uint8_t direction) {
+  for (const Asked& asked : asked_)
+    if (asked.direction == direction && asked.question == question) return;
+  if (asked_.size() == kDnsMaxQuestions) asked_.erase(asked_.begin());
+  asked_.push_back({std::move(question), direction});
+}
+
+bool DnsQuestions::answer(const DnsQuestion& question, std::uint8_t direction) {
+  const auto found = std::find_if(asked_.begin(), asked_.end(), [&](const Asked& asked) {
+    return asked.direction != direction && asked.question == question;
+  });
+  if (found == asked_.end()) return false;
+  asked_.erase(found);
+  return true;
 }
 
 std::optional<DnsAnswer> parse_dns_answer(Message message) {
