@@ -19,11 +19,14 @@ static __always_inline const struct l7m_promise *l7m_find_service(const struct l
 	return bpf_map_lookup_elem(&services, &key);
 }
 
-static __always_inline const struct l7m_promise *l7m_find_hint(const __be32 *server)
+static __always_inline const struct l7m_promise *
+l7m_find_hint(const __be32 *server, const __be32 *client, const struct l7m_settings *s)
 {
-	struct l7m_hint_key key;
+	struct l7m_hint_key key = {};
 
 	__builtin_memcpy(key.server, server, sizeof(key.server));
+	if (s->flags & L7M_SET_CLIENT_HINTS)
+		__builtin_memcpy(key.client, client, sizeof(key.client));
 	return bpf_map_lookup_elem(&hints, &key);
 }
 
@@ -52,9 +55,9 @@ static __always_inline __u64 l7m_find_promise(const struct l7m_packet *p,
 		}
 	}
 	if (s->flags & L7M_SET_HINTS) {
-		promise = l7m_find_hint(p->daddr);
+		promise = l7m_find_hint(p->daddr, p->saddr, s);
 		if (!promise && !known)
-			promise = l7m_find_hint(p->saddr);
+			promise = l7m_find_hint(p->saddr, p->daddr, s);
 		if (promise && promise->expires > now) {
 			l7m_count(L7M_COUNT_BY_HINT, 1);
 			return L7M_PROMISED(promise->action, L7M_FLOW_HINT);

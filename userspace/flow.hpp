@@ -5,6 +5,7 @@
 
 #include <l7mark/types.h>
 
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -201,7 +202,9 @@ struct Answer {
 
 // Names resolved by a DNS answer that passed by.
 struct DnsAnswer {
-  Address client;  // who had asked
+  Address client;                            // who had asked
+  std::array<std::uint8_t, 6> client_mac{};  // all 0 if not known
+  std::uint32_t ifindex = 0;
   std::string name;
   std::vector<Address> addresses;
   std::uint32_t ttl = 0;  // seconds, the least of the records'

@@ -132,6 +132,13 @@ struct l7m_candidate_counters {
 };
 L7M_ASSERT_SIZE(struct l7m_candidate_counters, 24);
 
+/*
+ * Most packets with payload that can be wanted of a flow. `sampled` counts no further, so that a
+ * flow of which L7M_NO_LIMIT are wanted, one with a resolver, is sampled as long as it lives.
+ */
+#define L7M_MAX_PACKETS 254
+#define L7M_NO_LIMIT	255
+
 /* A flow that is still being sampled. */
 struct l7m_candidate {
 	__u64 flow_id;
@@ -241,8 +248,9 @@ L7M_ASSERT_SIZE(struct l7m_service_key, 36);
 /* Map `hints`: what a server's name, seen in a DNS answer, promises. */
 struct l7m_hint_key {
 	__be32 server[4];
+	__be32 client[4]; /* 0 without L7M_SET_CLIENT_HINTS: it holds for every client */
 };
-L7M_ASSERT_SIZE(struct l7m_hint_key, 16);
+L7M_ASSERT_SIZE(struct l7m_hint_key, 32);
 
 /* Value of `services` and `hints`. */
 struct l7m_promise {
@@ -286,6 +294,7 @@ L7M_ASSERT_SIZE(struct l7m_prefix_key, 20);
 #define L7M_SET_HINTS	 0x02 /* consult `hints` likewise */
 #define L7M_SET_PAUSED	 0x04 /* sample nothing: no worker is there to read */
 #define L7M_SET_DROPS	 0x08 /* a class drops: so is what hides its ports */
+#define L7M_SET_CLIENT_HINTS 0x10 /* `hints` are by client: its address may decide the class */
 
 /*
  * Random numbers for the hashes in hash.h, which nobody who sends packets may learn. Candidates are
@@ -299,7 +308,7 @@ L7M_ASSERT_SIZE(struct l7m_secrets, 128);
 
 /* Map `settings`, one entry: what may change while programs run. Read off the hot path only. */
 struct l7m_settings {
-	__u32 packets;	     /* payload packets copied of a new flow: N, 1 to 255 */
+	__u32 packets;	     /* payload packets copied of a new flow: 1 to L7M_MAX_PACKETS */
 	__u32 whole;	     /* the first so many of them up to whole_snaplen */
 	__u32 snaplen;	     /* the rest, bytes of frame */
 	__u32 whole_snaplen; /* bytes of frame, at most L7M_MAX_SNAPLEN */

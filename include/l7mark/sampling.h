@@ -142,7 +142,8 @@ static __always_inline __u8 l7m_sampled_with(const struct l7m_candidate *c,
 					     const struct l7m_packet *p,
 					     const struct l7m_wanted *wanted)
 {
-	return p->payload && !wanted->continued && c->sampled < 255 ? c->sampled + 1 : c->sampled;
+	return p->payload && !wanted->continued && c->sampled < L7M_MAX_PACKETS ? c->sampled + 1
+										: c->sampled;
 }
 
 static __always_inline void l7m_count_sample(struct l7m_candidate *c, struct l7m_flight *f,

@@ -441,6 +441,28 @@ TEST_F(Flow, FirstPacketTellsWhoBegan) {
 
 // --- samples ---------------------------------------------------------------------------------
 
+TEST_F(Flow, AFlowWithoutALimitIsSampledOn) {
+  Endpoints ends = k4;
+  ends.dport = 53;
+  const FlowKey key = flow_key(ends, L7M_PROTO_UDP);
+  ingress(ethernet(udp(ends, Bytes(600, 1))));
+  std::vector<l7m_edit> edits(1);
+  edits[0].key = key.raw;
+  edits[0].what = L7M_EDIT_PACKETS;
+  edits[0].packets = L7M_NO_LIMIT;
+  ASSERT_TRUE(plane_->maps.edit(edits).ok());
+  plane_->records();
+  const Bytes packet = ethernet(udp(ends, Bytes(600, 2)));
+  for (unsigned i = 0; i < 300; ++i) {
+    ingress(packet);
+    const auto records = plane_->records();
+    ASSERT_EQ(records.size(), 1U) << i;
+    EXPECT_EQ(records[0].head.flags, 0U) << "none is the last";
+    EXPECT_EQ(records[0].data.size(), packet.size()) << "DNS is copied whole";
+  }
+  EXPECT_EQ(plane_->maps.candidate(key)->sampled, L7M_MAX_PACKETS);
+}
+
 TEST_F(Flow, SamplesThePayloadPacketsAskedFor) {
   plane_->set([](l7m_settings& settings) {
     settings.packets = 3;
@@ -714,10 +736,13 @@ class Promise : public Flow {
     key.protocol = L7M_PROTO_TCP;
     ASSERT_TRUE(plane_->maps.put_service(key, promise).ok());
   }
-  static void put_hint(const std::string& server, const l7m_promise& promise) {
+  static void put_hint(const std::string& server, const l7m_promise& promise,
+                       const std::string& client = "::") {
     l7m_hint_key key{};
     const Address address = *Address::parse(server);
+    const Address asked = *Address::parse(client);
     std::memcpy(key.server, address.bytes.data(), 16);
+    std::memcpy(key.client, asked.bytes.data(), 16);
     ASSERT_TRUE(plane_->maps.put_hint(key, promise).ok());
   }
 };
@@ -756,6 +781,25 @@ TEST_F(Promise, HintMarksTheFirstPacket) {
     EXPECT_EQ(candidate(ends).flags, L7M_FLOW_HINT);
   }
   EXPECT_EQ(plane_->count(L7M_COUNT_BY_HINT), 2U);
+}
+
+TEST_F(Promise, HintsByClientAreThatClientsOnly) {
+  plane_->set([](l7m_settings& settings) { settings.flags |= L7M_SET_CLIENT_HINTS; });
+  for (const Endpoints& ends : {k4, k6}) {
+    Endpoints other = ends;
+    other.source = ends.source + "9";
+    put_hint(ends.destination, promise(60), ends.source);
+    EXPECT_EQ(ingress(segment(ends, kSyn)).skb.mark, 0x85U);
+    EXPECT_EQ(ingress(segment(other, kSyn)).skb.mark, 0U);
+    // One for every client is none.
+    put_hint(other.destination, promise(60));
+    other.sport++;
+    EXPECT_EQ(ingress(segment(other, kSyn)).skb.mark, 0U);
+    // Where nobody knows who the server is.
+    Endpoints late = ends;
+    late.sport++;
+    EXPECT_EQ(ingress(segment(late.reversed(), kAck)).skb.mark, 0x85U);
+  }
 }
 
 TEST_F(Promise, ExpiredOrSwitchedOffSaysNothing) {

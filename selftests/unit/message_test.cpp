@@ -37,6 +37,7 @@ Answer sample_answer() {
   answer.sampled_bytes = 1514;
   answer.count.packets[1] = 3;
   answer.name = "TLS.Zoom";
+  answer.followed = true;
   return answer;
 }
 
@@ -46,6 +47,8 @@ std::vector<std::byte> one_of_each() {
   DnsHint hint;
   hint.answer.name = "example.org";
   hint.answer.ttl = 300;
+  hint.answer.client_mac[5] = 7;
+  hint.answer.ifindex = 3;
   hint.answer.addresses = {*Address::parse("198.51.100.1"), *Address::parse("2001:db8::2")};
   hint.application = 5;
   writer.add(hint);
@@ -91,6 +94,7 @@ TEST(Message, ComesBackAsItWas) {
   EXPECT_EQ(answer.facts.details.tls_not_after, -5);
   EXPECT_TRUE(answer.facts.details.ech);
   EXPECT_EQ(answer.facts.client_mac[5], 9);
+  EXPECT_TRUE(answer.followed);
   EXPECT_EQ(answer.sampled_bytes, 1514U);
   EXPECT_EQ(answer.count.packets[1], 3U);
   EXPECT_EQ(answer.name, "TLS.Zoom");
@@ -98,6 +102,8 @@ TEST(Message, ComesBackAsItWas) {
   EXPECT_EQ(hint.answer.name, "example.org");
   EXPECT_EQ(hint.answer.addresses.size(), 2U);
   EXPECT_EQ(hint.application, 5);
+  EXPECT_EQ(hint.answer.client_mac[5], 7);
+  EXPECT_EQ(hint.answer.ifindex, 3U);
   EXPECT_EQ(std::get<Reopened>((*messages)[2]).id, 3ULL << 48 | 9);
   EXPECT_EQ(std::get<Reopened>((*messages)[2]).count.bytes[0], 99U);
   EXPECT_EQ(std::get<Ready>((*messages)[3]).ndpi_version, "4.2.0");

@@ -49,7 +49,7 @@ TEST(PolicyRead, SettingsOfTheInstance) {
     "interfaces": [{ "name": "lan0", "mode": "native", "conntrack_zone": 65535 }, { "name": "lan1" }],
     "sampling": { "packets": 3, "overrides": [{ "applications": ["Zoom"], "packets": 16 },
                                               { "applications": ["dns"], "packets": 1, "whole": 0 }] },
-    "timeouts": { "udp": 30 }, "first_packet": { "hints": false },
+    "timeouts": { "udp": 30 }, "first_packet": { "hints": false, "private_hints": ["10.8.0.0/16", "fd00:8::/32"] },
     "decapsulate": ["gre", "vxlan"], "inside": ["2001:db8::/32"] })");
   EXPECT_EQ(policy->workers, 4U);
   ASSERT_EQ(policy->interfaces.size(), 2U);
@@ -67,11 +67,33 @@ TEST(PolicyRead, SettingsOfTheInstance) {
   EXPECT_TRUE(policy->decapsulate.gre && policy->decapsulate.vxlan);
   EXPECT_FALSE(policy->decapsulate.ipip || policy->decapsulate.gtpu);
   ASSERT_EQ(policy->inside.size(), 1U);
+  ASSERT_EQ(policy->first_packet.private_hints.size(), 2U);
+  EXPECT_EQ(policy->first_packet.private_hints[1].to_string(), "fd00:8::/32");
 
   const auto settings = policy->settings();
   EXPECT_EQ(settings.packets, 3U);
   EXPECT_EQ(settings.rings, 4U);
   EXPECT_EQ(settings.flags, std::uint32_t{L7M_SET_SERVICES});
+}
+
+TEST(PolicyRead, WhatDependsOnTheClient) {
+  const auto depends = [](const std::string& rest) {
+    const auto policy = good_policy(R"({ "version": 1, )" + rest + "}");
+    const bool flag = (policy->settings().flags & L7M_SET_CLIENT_HINTS) != 0;
+    EXPECT_EQ(policy->depends_on_client(), flag) << rest;
+    return flag;
+  };
+  const auto of_class = [&](const std::string& match) {
+    return depends(R"("classes": [{ "name": "a", "mark": 1, )" + match + "}]");
+  };
+  EXPECT_FALSE(of_class(R"("match": { "applications": ["Zoom"], "servers": ["10.0.0.0/8"] })"));
+  EXPECT_TRUE(of_class(R"("match": { "clients": ["10.0.0.0/8"] })"));
+  EXPECT_TRUE(of_class(R"("match": { "client_macs": ["02:00:00:00:00:01"] })"));
+  EXPECT_TRUE(of_class(R"("match": { "any": [{ "not": { "clients": ["10.0.0.1"] } }] })"));
+  EXPECT_TRUE(of_class(
+      R"("match": { "applications": ["Zoom"] }, "except": [{ "clients": ["10.0.0.1"] }])"));
+  EXPECT_TRUE(depends(R"("exemptions": [{ "clients": ["10.0.0.1"] }])"));
+  EXPECT_FALSE(depends(R"("exemptions": [{ "servers": ["10.0.0.1"] }])"));
 }
 
 TEST(PolicyRead, ActionsOfAClass) {

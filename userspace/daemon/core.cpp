@@ -16,9 +16,6 @@ namespace l7mark {
 
 namespace {
 
-// Promises of a name are believed so long at most, however long DNS lets them live.
-constexpr std::uint64_t kLongestHintMs = 3'600'000;
-constexpr std::uint64_t kShortestHintMs = 60'000;
 // Stamps and promises of seconds need no clock that is newer, and to read it runs a program.
 constexpr std::uint64_t kClockNs = 20'000'000;
 
@@ -95,7 +92,8 @@ Core::Core(Dataplane& dataplane, std::shared_ptr<const Policy> policy, RecordNam
       events_(std::move(events)),
       matcher_(std::make_unique<PolicyMatcher>(policy_)),
       actions_(policy_),
-      our_sets_(std::move(our_sets)) {}
+      our_sets_(std::move(our_sets)),
+      hints_(policy_->limits.hints) {}
 
 // --- start, reload, exit -------------------------------------------------------------------------
 
@@ -511,7 +509,12 @@ void Core::on_answer(const Answer& answer) {
     queue_edit(key, flow, what, policy_->sampling.override_for(flow.found().application));
   } else if (was_decided) {
     queue_edit(key, flow, what);
+  } else if (answer.followed && wants_names(flow)) {
+    flow.followed = true;
+    const SamplingOverride no_limit{.applications = {}, .packets = L7M_NO_LIMIT, .whole = {}};
+    queue_edit(key, flow, what, &no_limit);
   } else {
+    flow.followed = false;
     drop_edit(key, flow.id);
     fresh_.push_back({key, flow.id});
   }
@@ -525,50 +528,6 @@ void Core::on_answer(const Answer& answer) {
     emit("update", key, flow);
   }
   if (last && actions_.effective(flow.action).log) log_flow(key, flow);
-}
-
-void Core::on_hint(const DnsHint& hint) {
-  if (!policy_->first_packet.hints || policy_->classes.empty()) return;
-  const auto now = dataplane_.clock();
-  if (!now) return;
-  FlowFacts facts;
-  facts.client = hint.answer.client;
-  facts.hostname = hint.answer.name;
-  facts.application = hint.application;
-  facts.category = names_.catalog.application_category(hint.application);
-  const std::uint64_t life = std::clamp<std::uint64_t>(std::uint64_t{hint.answer.ttl} * 1000,
-                                                       kShortestHintMs, kLongestHintMs);
-  const std::uint64_t ms = now_ms();
-  for (const Address& server : hint.answer.addresses) {
-    facts.server = server;
-    const auto id = actions_.intern(matcher_->match(facts, FlowState::provisional, wall_now()));
-    if (!id) continue;
-    // A name of no class is kept as well: it tells that an address is shared.
-    const auto known = hints_.find(server);
-    if (known == hints_.end() && *id == 0 && hints_.size() >= policy_->limits.hints) continue;
-    Hint& mine = known == hints_.end() ? hints_[server] : known->second;
-    const bool current = mine.expires_ms > ms;
-    // Shared hosting: names of one address that promise different things promise nothing.
-    if (current && mine.action != *id && !mine.mixed) {
-      mine.mixed = true;
-      ++counters_.hints_mixed;
-    }
-    if (!current) {
-      mine.action = *id;
-      mine.mixed = false;
-    }
-    mine.expires_ms = std::max(mine.expires_ms, ms + life);
-    if (mine.action == 0 && !mine.mixed) continue;
-    l7m_promise promise{};
-    promise.application = hint.application;
-    promise.action = ActionTable::index(mine.action, FlowState::provisional);
-    promise.expires = mine.mixed ? 0 : jiffies_.later(*now, mine.expires_ms - ms);
-    l7m_hint_key key{};
-    std::memcpy(key.server, server.bytes.data(), sizeof(key.server));
-    write_actions();
-    if (const auto status = dataplane_.put_hint(key, promise); !status.ok())
-      log_debug("{}", status.error().message());
-  }
 }
 
 void Core::on_reopened(const Reopened& reopened) {
@@ -607,7 +566,9 @@ void Core::on_worker_died(std::uint32_t worker, const std::optional<FlowKey>& cu
         edit.key = key.raw;
         edit.flow_id = c.flow_id;
         edit.what = L7M_EDIT_PACKETS | L7M_EDIT_WHOLE;
-        edit.packets = static_cast<std::uint8_t>(std::min(255, c.sampled + sampling.packets));
+        edit.packets = static_cast<std::uint8_t>(
+            c.packets == L7M_NO_LIMIT ? L7M_NO_LIMIT
+                                      : std::min(L7M_MAX_PACKETS, c.sampled + sampling.packets));
         edit.whole =
             static_cast<std::uint8_t>(std::min(255, c.sampled + sampling.whole_of(c.whole)));
         edits_.push_back(edit);

@@ -22,6 +22,7 @@
 
 #include "capture/record.hpp"
 #include "daemon/flow_table.hpp"
+#include "daemon/hint_table.hpp"
 #include "daemon/message.hpp"
 #include "dataplane/dataplane.hpp"
 #include "policy/actions.hpp"
@@ -44,11 +45,13 @@ struct CoreCounters {
   std::uint64_t flows_begun = 0;
   std::uint64_t flows_ended = 0;
   std::uint64_t adopted = 0;
-  std::uint64_t table_full = 0;   // answers without a place in the verdict table
-  std::uint64_t one_packet = 0;   // flows of one packet, not given a verdict
-  std::uint64_t corrected = 0;    // marked at once, and by another class in the end
-  std::uint64_t confirmed = 0;    // … and by the same
-  std::uint64_t hints_mixed = 0;  // addresses whose names promise different classes
+  std::uint64_t table_full = 0;      // answers without a place in the verdict table
+  std::uint64_t one_packet = 0;      // flows of one packet, not given a verdict
+  std::uint64_t corrected = 0;       // marked at once, and by another class in the end
+  std::uint64_t confirmed = 0;       // … and by the same
+  std::uint64_t hints_mixed = 0;     // addresses whose names, or flows, had different classes
+  std::uint64_t hints_replaced = 0;  // that made way for newer ones before they expired
+  std::uint64_t hints_private = 0;   // addresses in answers that get none: private, or our own
 };
 
 class Core {
@@ -113,6 +116,12 @@ class Core {
   void on_answer(const Answer& answer);
   [[nodiscard]] Flow* begin_life(const Answer& answer, bool& fresh);
   void on_hint(const DnsHint& hint);
+  [[nodiscard]] bool may_have_hints(const Address& server);
+  [[nodiscard]] bool wants_names(const Flow& flow) const;
+  [[nodiscard]] HintKey hint_key(const Address& server, const Address& client) const;
+  void hint_contradicted(const FlowFacts& facts);
+  void expire_hints(std::uint64_t ms);
+  [[nodiscard]] nlohmann::ordered_json hints_status() const;
   void on_reopened(const Reopened& reopened);
 
   // `facts` are the flow's, as facts_of() tells them.
@@ -231,12 +240,9 @@ class Core {
   };
   std::array<RecentService, 256> recent_services_{};
   std::optional<l7m_clock> clock_;
-  struct Hint {
-    std::uint32_t action = 0;
-    std::uint64_t expires_ms = 0;
-    bool mixed = false;
-  };
-  std::unordered_map<Address, Hint> hints_;
+  HintTable hints_;
+  std::set<Address> own_addresses_;
+  std::uint64_t own_addresses_until_ms_ = 0;
 
   std::map<std::string, Tally> ended_;  // by class name, "" for none
   CoreCounters counters_;

@@ -23,6 +23,8 @@ constexpr std::uint64_t kSweepMs = 5000;
 constexpr std::size_t kSweepFlows = 256;
 // A flow that only has a first answer, and whose worker or candidate is gone, is let go after this.
 constexpr std::uint64_t kUndecidedLifeMs = 180'000;
+// A flow with a resolver is over so soon: what comes later begins it anew, and is read likewise.
+constexpr std::uint64_t kFollowedLifeMs = 30'000;
 
 }  // namespace
 
@@ -80,8 +82,7 @@ void Core::withdraw_promises(const std::vector<bool>& before) {
   if (!status.ok()) log_error("{}", status.error().message());
   recent_services_.fill({});
   // An address that is known to be shared stays so.
-  std::erase_if(hints_,
-                [&](const auto& hint) { return !hint.second.mixed && stale(hint.second.action); });
+  hints_.forget([&](const Hint& hint) { return !hint.mixed && stale(hint.action); });
 }
 
 void Core::breathe_each(std::size_t& count) {
@@ -153,12 +154,13 @@ void Core::sweep() {
     if (flow.entries)
       for (const EntryId id : *flow.entries) publisher_.seen(id, flow.last_ms, ms);
     see_conntrack(key, flow, ms);
-    if (ms > flow.last_ms + kUndecidedLifeMs) ended.push_back({{key, flow.id}, std::nullopt});
+    const std::uint64_t life =
+        flow.followed ? std::min(kFollowedLifeMs, timeout_ms(key, flow.flags)) : kUndecidedLifeMs;
+    if (ms > flow.last_ms + life) ended.push_back({{key, flow.id}, std::nullopt});
   });
   end_flows(ended);
   for (const FlowLife& life : missed) look_for(life);
-  for (auto hint = hints_.begin(); hint != hints_.end();)
-    hint = hint->second.expires_ms <= ms ? hints_.erase(hint) : std::next(hint);
+  expire_hints(ms);
 }
 
 // Verdicts of no flow that is known here.

@@ -114,6 +114,10 @@ void Core::on_settled(const FlowKey& key, Flow& flow, const l7m_settlement& step
   if ((candidate.flags & (L7M_FLOW_SERVICE | L7M_FLOW_HINT)) == 0) return;
   const bool same = ActionTable::id_of_index(candidate.action) == flow.action;
   ++(same ? counters_.confirmed : counters_.corrected);
+  const bool own_answer =
+      flow.found().application != 0 && flow.found().confidence >= Confidence::dpi;
+  if (!same && own_answer && (candidate.flags & L7M_FLOW_HINT) != 0)
+    hint_contradicted(facts_of(key, flow));
   if (!same && (candidate.flags & L7M_FLOW_SERVICE) != 0)
     remember_service(key, flow, flow.action != 0);
 }

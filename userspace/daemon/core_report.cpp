@@ -242,8 +242,8 @@ void Core::status(nlohmann::ordered_json& out) {
                   {"one_packet", counters_.one_packet},
                   {"table_full", counters_.table_full},
                   {"marked_first_confirmed", counters_.confirmed},
-                  {"marked_first_corrected", counters_.corrected},
-                  {"hints_mixed", counters_.hints_mixed}};
+                  {"marked_first_corrected", counters_.corrected}};
+  out["hints"] = hints_status();
   nlohmann::ordered_json kernel;
   for (std::size_t i = 0; i < counters.size(); ++i)
     kernel[std::string(counter_name(i))] = counters[i];

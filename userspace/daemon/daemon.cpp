@@ -48,10 +48,14 @@ struct LoadedPolicy {
   EngineOptions engine;
 };
 
+// Of each worker: flows with resolvers whose messages are read on.
+constexpr std::size_t kFollowedFlows = 4096;
+
 ClassifierOptions classifier_options(const Policy& policy) {
   ClassifierOptions out;
   out.idle_ns = std::uint64_t{policy.sampling.idle_timeout} * 1'000'000'000;
   out.inside = policy.inside;
+  out.max_followed = kFollowedFlows;
   return out;
 }
 

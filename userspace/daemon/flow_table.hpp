@@ -44,6 +44,7 @@ struct Flow {
   FlowState state : 2 = FlowState::undecided;
   bool decided : 1 = false;  // has a verdict in the kernel
   bool midstream : 1 = false;
+  bool followed : 1 = false;  // has its answer, and stays a candidate: its DNS messages are read
 
   [[nodiscard]] const Finding& found() const;
   [[nodiscard]] std::uint64_t packets() const { return total.packets[0] + total.packets[1]; }

@@ -48,6 +48,14 @@ class HintTable {
 
   // Removes those that have expired and returns their keys.
   [[nodiscard]] std::vector<HintKey> expire(std::uint64_t now_ms);
+  // Those of which `which` says so; they may be in the kernel still.
+  template <class F>
+  void forget(F&& which) {
+    for (auto at = hints_.begin(); at != hints_.end();) {
+      const auto here = at++;
+      if (which(std::as_const(here->second))) erase(here);
+    }
+  }
   void clear();
 
   [[nodiscard]] std::size_t size() const { return hints_.size(); }

@@ -191,6 +191,8 @@ void MessageWriter::add(const Answer& answer) {
 void MessageWriter::add(const DnsHint& hint) {
   put(bytes_, Tag::dns);
   put(bytes_, hint.answer.client);
+  put(bytes_, hint.answer.client_mac);
+  put(bytes_, hint.answer.ifindex);
   put_text(bytes_, hint.answer.name);
   put(bytes_, hint.answer.ttl);
   put(bytes_, hint.application);
@@ -226,6 +228,8 @@ bool MessageReader::read_one(Message& out) {
     case Tag::dns: {
       auto& hint = out.emplace<DnsHint>();
       hint.answer.client = in.get<Address>();
+      hint.answer.client_mac = in.get<std::array<std::uint8_t, 6>>();
+      hint.answer.ifindex = in.get<std::uint32_t>();
       in.text(hint.answer.name);
       hint.answer.ttl = in.get<std::uint32_t>();
       hint.application = in.get<std::uint16_t>();

@@ -375,6 +375,10 @@ Status Dataplane::put_hint(const l7m_hint_key& key, const l7m_promise& promise) 
   return success();
 }
 
+void Dataplane::remove_hint(const l7m_hint_key& key) {
+  bpf_map_delete_elem(bpf_map__fd(tc_->maps.hints), &key);
+}
+
 Status Dataplane::rewrite_promises(
     const std::function<std::optional<l7m_promise>(l7m_promise)>& call) {
   const auto rewrite = [&](int fd, const auto& key, const l7m_promise& old) {

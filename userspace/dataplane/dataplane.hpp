@@ -127,6 +127,7 @@ class Dataplane {
   // Many at once; of equal keys the last holds.
   Status put_services(std::span<const ServiceEntry> entries);
   Status put_hint(const l7m_hint_key& key, const l7m_promise& promise);
+  void remove_hint(const l7m_hint_key& key);  // if it is there
   // Of `services` and `hints`: calls with every promise; what is returned is written back, nothing
   // removes it.
   Status rewrite_promises(const std::function<std::optional<l7m_promise>(l7m_promise)>& call);

@@ -526,7 +526,10 @@ void Classifier::watch_dns(Flow& flow, const l7m_sample& sample,
     ++stats_.dns_unasked;
     return;
   }
-  parsed->client = flow.key.address(1 - sample.direction);
+  const int client = 1 - sample.direction;
+  parsed->client = flow.key.address(client);
+  if (client == flow.client) parsed->client_mac = flow.client_mac;
+  parsed->ifindex = flow.ifindex;
   ++stats_.dns_answers;
   sink_.on_dns(std::move(*parsed));
 }

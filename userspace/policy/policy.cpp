@@ -89,6 +89,25 @@ MarkBits Policy::touched_mark_bits() const {
   return bits;
 }
 
+bool Policy::depends_on_client() const {
+  const auto depends = [](const Match& match, const auto& self) -> bool {
+    if (!match.clients.empty() || !match.client_macs.empty() || !match.interfaces.empty())
+      return true;
+    const auto any = [&](const std::vector<Match>& matches) {
+      return std::any_of(matches.begin(), matches.end(),
+                         [&](const Match& each) { return self(each, self); });
+    };
+    return any(match.any) || any(match.all) || any(match.none);
+  };
+  const auto any = [&](const std::vector<Match>& matches) {
+    return std::any_of(matches.begin(), matches.end(),
+                       [&](const Match& each) { return depends(each, depends); });
+  };
+  return any(exemptions) || std::any_of(classes.begin(), classes.end(), [&](const auto& c) {
+           return depends(c.match, depends) || any(c.except);
+         });
+}
+
 l7m_settings Policy::settings() const {
   l7m_settings out{};
   out.packets = sampling.packets;
@@ -104,6 +123,7 @@ l7m_settings Policy::settings() const {
   if (std::any_of(classes.begin(), classes.end(),
                   [](const PolicyClass& c) { return c.actions.drop; }))
     out.flags |= L7M_SET_DROPS;
+  if (depends_on_client()) out.flags |= L7M_SET_CLIENT_HINTS;
   out.mark_mask = class_mark_bits();
   return out;
 }

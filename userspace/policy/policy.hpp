@@ -90,7 +90,8 @@ struct Timeouts {
 struct FirstPacket {
   bool services = true;
   bool hints = true;
-  std::uint32_t timeout = 600;  // seconds that a service is remembered after its last flow
+  std::uint32_t timeout = 600;        // seconds that a service is remembered after its last flow
+  std::vector<Prefix> private_hints;  // private addresses that DNS answers may name all the same
 };
 
 struct Decapsulation {
@@ -262,6 +263,9 @@ struct Policy {
   [[nodiscard]] std::uint32_t class_mark_bits() const;
   // All bits that any flow of this policy may have changed.
   [[nodiscard]] MarkBits touched_mark_bits() const;
+  // One flow may have another class than the same of another client: by its address, its MAC
+  // address, or the interface.
+  [[nodiscard]] bool depends_on_client() const;
   [[nodiscard]] l7m_settings settings() const;
 };
 

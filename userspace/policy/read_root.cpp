@@ -65,7 +65,7 @@ constexpr Field<SamplingOverride> kOverrideFields[] = {
      true},
     {"packets",
      [](PolicyReader& r, const JsonNode& n, SamplingOverride& o) {
-       o.packets = static_cast<std::uint8_t>(r.number(n, 1, 255));
+       o.packets = static_cast<std::uint8_t>(r.number(n, 1, L7M_MAX_PACKETS));
      },
      true},
     {"whole",
@@ -85,7 +85,7 @@ void read_overrides(PolicyReader& reader, const JsonNode& node, SamplingConfig& 
 constexpr Field<SamplingConfig> kSamplingFields[] = {
     {"packets",
      [](PolicyReader& r, const JsonNode& n, SamplingConfig& s) {
-       s.packets = static_cast<std::uint8_t>(r.number(n, 1, 255));
+       s.packets = static_cast<std::uint8_t>(r.number(n, 1, L7M_MAX_PACKETS));
        s.whole = std::min(s.whole, s.packets);
      }},
     {"whole",
@@ -137,6 +137,10 @@ constexpr Field<FirstPacket> kFirstPacketFields[] = {
     {"services",
      [](PolicyReader& r, const JsonNode& n, FirstPacket& f) { f.services = r.boolean(n); }},
     {"hints", [](PolicyReader& r, const JsonNode& n, FirstPacket& f) { f.hints = r.boolean(n); }},
+    {"private_hints",
+     [](PolicyReader& r, const JsonNode& n, FirstPacket& f) {
+       for (const JsonNode* element : r.elements(n)) f.private_hints.push_back(r.prefix(*element));
+     }},
     {"timeout", read_u32<1, kMaxSeconds, FirstPacket, &FirstPacket::timeout>},
 };
 
