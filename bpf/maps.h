@@ -63,7 +63,10 @@ struct {
 	__type(value, struct l7m_promise);
 } services SEC(".maps");
 
-/* Class by server address, from DNS answers. Userspace writes; the oldest goes when full. */
+/*
+ * Class by server address, and by client where that matters, from DNS answers. Userspace writes; the
+ * oldest goes when full.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, L7M_DEFAULT_HINTS);

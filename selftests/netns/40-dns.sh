@@ -103,6 +103,18 @@ expect "the socket's next question" ask us03web.zoom.us -b "$CLIENT4#40053"
 expect_soon "its answer is in the kernel" 10 hint $LATE4
 connect "its address" $LATE4 marked
 
+# verdict: the flow of the socket has one.
+verdict() {
+	bpftool -j map dump pinned "$(echo "/sys/fs/bpf/l7mark/$INSTANCE"/v*/flows4)" |
+		jq -e 'any(.[]; .key[8:10] == ["0x9c", "0x75"] or .key[10:12] == ["0x9c", "0x75"])' >/dev/null
+}
+refuse "as long as it is read it has no verdict" verdict
+policy '"hints": false' >/dev/null
+expect "a policy without hints is loaded" l7mark reload
+expect_soon "nothing of it is read any more" 10 verdict
+policy '"hints": true' >/dev/null
+expect "a policy with hints is loaded again" l7mark reload
+
 # --- addresses that get none ---------------------------------------------------------------------------
 expect "a name at this gateway's own address" ask us04web.zoom.us
 expect "a name at a private address" ask us06web.zoom.us
@@ -142,3 +154,9 @@ expect_soon "status counts those that made way" 10 all_told
 equal "status tells how many there are" "$(told entries) $(told limit)" "64 64"
 in_kernel=$(bpftool -j map dump pinned "$(echo "/sys/fs/bpf/l7mark/$INSTANCE"/v*/hints)" | jq length)
 expect "the kernel has no more: $in_kernel" [ "$in_kernel" -le 64 ]
+
+# --- silent ones end ----------------------------------------------------------------------------------------
+with_resolvers() { l7mark flows --json | jq -s '[.[] | select(.dport == 53)] | length'; }
+all_gone() { [ "$(with_resolvers)" = 0 ] && [ "$(l7mark status --json | jq .flows.candidates)" = 0 ]; }
+at_least "flows with a resolver" "$(with_resolvers)" 50
+expect_soon "they end when they are silent, long before timeouts.udp" 30 all_gone

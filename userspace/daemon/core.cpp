@@ -261,6 +261,10 @@ void Core::rematch() {
     enter_sets(*flow, facts);
     mark_conntrack(key, *flow);
     queue_edit(key, *flow, L7M_EDIT_ACTION);
+    if (flow->followed && !wants_names(*flow)) {
+      flow->followed = false;
+      fresh_.push_back(key);
+    }
     if (flow->decided && flow->action != 0) remember_service(key, *flow, true);
     if (before != flow->action) emit("update", key, *flow, "policy");
   }

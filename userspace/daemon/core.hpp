@@ -119,7 +119,7 @@ class Core {
   [[nodiscard]] bool may_have_hints(const Address& server);
   [[nodiscard]] bool wants_names(const Flow& flow) const;
   [[nodiscard]] HintKey hint_key(const Address& server, const Address& client) const;
-  void hint_contradicted(const FlowFacts& facts);
+  void hint_contradicted(const Address& server, const Address& client);
   void expire_hints(std::uint64_t ms);
   [[nodiscard]] nlohmann::ordered_json hints_status() const;
   void on_reopened(const Reopened& reopened);

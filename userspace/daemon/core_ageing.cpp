@@ -24,7 +24,7 @@ constexpr std::size_t kSweepFlows = 256;
 // A flow that only has a first answer, and whose worker or candidate is gone, is let go after this.
 constexpr std::uint64_t kUndecidedLifeMs = 180'000;
 // A flow with a resolver is over so soon: what comes later begins it anew, and is read likewise.
-constexpr std::uint64_t kFollowedLifeMs = 30'000;
+constexpr std::uint64_t kFollowedLifeMs = 10'000;
 
 }  // namespace
 

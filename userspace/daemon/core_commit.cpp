@@ -117,7 +117,7 @@ void Core::on_settled(const FlowKey& key, Flow& flow, const l7m_settlement& step
   const bool own_answer =
       flow.found().application != 0 && flow.found().confidence >= Confidence::dpi;
   if (!same && own_answer && (candidate.flags & L7M_FLOW_HINT) != 0)
-    hint_contradicted(facts_of(key, flow));
+    hint_contradicted(key.address(flow.client ^ 1), key.address(flow.client));
   if (!same && (candidate.flags & L7M_FLOW_SERVICE) != 0)
     remember_service(key, flow, flow.action != 0);
 }

@@ -141,8 +141,8 @@ void Core::on_hint(const DnsHint& hint) {
 }
 
 // A flow that a hint marked has an answer of its own, and it is of another class.
-void Core::hint_contradicted(const FlowFacts& facts) {
-  const HintKey key = hint_key(facts.server, facts.client);
+void Core::hint_contradicted(const Address& server, const Address& client) {
+  const HintKey key = hint_key(server, client);
   // Also where it was left by an earlier run, of which the table knows nothing.
   dataplane_.remove_hint(kernel_key(key));
   if (hints_.contradict(key)) ++counters_.hints_mixed;

@@ -28,7 +28,7 @@ constexpr std::uint8_t kBothDirections = 0x03;
 // How long a resolver that has one answer may take to ask for the other on the same socket.
 constexpr std::uint64_t kTwinLifeNs = 500'000'000;
 // A flow with a resolver is followed so long without a packet. What comes later begins it anew.
-constexpr std::uint64_t kFollowedLifeNs = 30'000'000'000;
+constexpr std::uint64_t kFollowedLifeNs = 10'000'000'000;
 constexpr std::uint64_t kNsPerMs = 1'000'000;
 // After so many flows at a time, the memory for them is worth giving back.
 constexpr std::size_t kBurstFlows = 4096;
