@@ -37,6 +37,7 @@ LAB=
 LAB_DIR=
 INSTANCE=
 DAEMON_PID=
+ROLES=()
 declare -A WRITER=()
 FLOWS_MAP=
 
@@ -161,6 +162,7 @@ hang_up() {
 process_gone() { ! kill -0 "$1" 2>/dev/null; }
 
 add_ns() {
+	ROLES+=("$1")
 	ip netns add "$(ns_of "$1")"
 	in_ns "$1" ip link set lo up
 	in_ns "$1" sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 \
@@ -225,7 +227,7 @@ lab_exit() {
 	if [ -n "$DAEMON_PID" ]; then
 		kill "$DAEMON_PID" 2>/dev/null && wait_for 10 process_gone "$DAEMON_PID"
 	fi
-	for role in client gateway server; do
+	for role in "${ROLES[@]}"; do
 		for pid in $(ip netns pids "$(ns_of "$role")" 2>/dev/null); do kill -9 "$pid" 2>/dev/null; done
 		ip netns del "$(ns_of "$role")" 2>/dev/null
 	done
