@@ -179,22 +179,20 @@ class Extensions final : public Flood {
   }
 };
 
-// Answers to questions that nobody asked: a name that is dropped has the address of an honest
-// server, and each honest name that of another.
+// Answers to questions that nobody asked: the name that is dropped has the address of an honest
+// server, and an honest name that of one which is dropped. No address has two names: it would
+// promise nothing.
 class UnaskedAnswers final : public Attack {
  public:
   UnaskedAnswers() {
-    constexpr std::array<Class, 4> kAll = {Class::alpha, Class::beta, Class::plain, Class::banned};
-    for (const Class name : kAll)
-      for (const Class server : kAll)
-        for (const bool v4 : {true, false}) {
-          if (name == server) continue;
-          const Address address =
-              *Address::parse(v4 ? facts(server).server4 : facts(server).server6);
-          test::DnsRecord record{static_cast<std::uint16_t>(v4 ? 1 : 28), 3600, {}};
-          put_address(record.data, address);
-          answers_.push_back(test::dns_response(0, facts(name).host, record.type, {record}));
-        }
+    for (const Class server : {Class::alpha, Class::beta, Class::plain, Class::banned})
+      for (unsigned i = 0; i < 2 * kServers; ++i) {
+        const bool v4 = i % 2 == 0;
+        const Class name = server == Class::banned ? Class::alpha : Class::banned;
+        test::DnsRecord record{static_cast<std::uint16_t>(v4 ? 1 : 28), 3600, {}};
+        put_address(record.data, server_address(server, i / 2, v4));
+        answers_.push_back(test::dns_response(0, facts(name).host, record.type, {record}));
+      }
   }
 
   void next(Frame& frame, Random& random) override {
@@ -301,10 +299,9 @@ class PoisonedService final : public Attack {
   void next(Frame& frame, Random& random) override {
     const bool v4 = random.below(2) == 0;
     const auto which = static_cast<Class>(random.below(4));
-    const ClassFacts& of = facts(which);
     const Endpoint client{client_address(random.below(kClients), v4),
                           static_cast<std::uint16_t>(2000 + random.below(16000))};
-    const Endpoint server{*Address::parse(v4 ? of.server4 : of.server6),
+    const Endpoint server{server_address(which, random.below(kServers), v4),
                           static_cast<std::uint16_t>(random.below(3) == 0 ? 443 : 80)};
     put_request(frame, client, server, which == Class::banned ? Class::alpha : Class::banned,
                 random);

@@ -33,6 +33,7 @@ constexpr double kFinish = 6;        // for what is under way when the attack ha
 constexpr double kDecided = 2;       // seconds from a flow's begin: by then it has its mark
 constexpr double kBannedLife = 3.4;  // seconds that a new flow of the dropped class is tried
 constexpr double kProbeEvery = 0.4;
+constexpr double kHelloPause = 0.3;
 constexpr double kForever = 1e9;
 constexpr unsigned kReplies = 3;  // records of the server's hello
 
@@ -326,7 +327,7 @@ class Client {
     if (line.flow->fresh && !line.flow->banned()) {
       line.rest = hello.substr(hello.size() / 2);
       hello.resize(hello.size() / 2);
-      line.next = now + 0.15;
+      line.next = now + kHelloPause;
     }
     send_text(line, hello);
   }

@@ -49,6 +49,7 @@ Status send_attack(const SendOptions& options, const AttackOptions& made) {
 void add_plan(CLI::App* app, PlanOptions& plan) {
   app->add_option("--flows", plan.old_flows, "Flows that are there before the attack");
   app->add_option("--banned", plan.old_banned, "Likewise, of the class that is dropped");
+  app->add_option("--fresh", plan.fresh_flows, "Flows that begin during the attack");
   app->add_option("--first-port", plan.first_port, "The client's port of the first flow");
 }
 

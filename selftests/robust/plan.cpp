@@ -8,25 +8,16 @@ namespace l7mark::robust {
 namespace {
 
 constexpr std::array<ClassFacts, 4> kFacts = {{
-    {"www.alpha.test", 1, "198.51.100.10", "2001:db8:5::10"},
-    {"www.beta.test", 2, "198.51.100.11", "2001:db8:5::11"},
-    {"www.plain.test", 0, "198.51.100.12", "2001:db8:5::12"},
-    {"www.banned.test", 0, "198.51.100.13", "2001:db8:5::13"},
+    {"www.alpha.test", 1, "198.51.100.130", "2001:db8:5::a0"},
+    {"www.beta.test", 2, "198.51.100.140", "2001:db8:5::b0"},
+    {"www.plain.test", 0, "198.51.100.150", "2001:db8:5::c0"},
+    {"www.banned.test", 0, "198.51.100.160", "2001:db8:5::d0"},
 }};
 
-Flow make_flow(unsigned number, Class which, bool fresh, unsigned first_port) {
-  Flow flow;
-  flow.number = number;
-  flow.which = which;
-  flow.fresh = fresh;
-  const bool v4 = number / 4 % 2 == 0;
-  flow.tls = number / 8 % 3 == 2;
-  flow.client = {client_address(number / 2 % kClients, v4),
-                 static_cast<std::uint16_t>(first_port + number)};
-  const ClassFacts& of = facts(which);
-  flow.server = {*Address::parse(v4 ? of.server4 : of.server6),
-                 static_cast<std::uint16_t>(flow.tls ? 443 : 80)};
-  return flow;
+Address plus(const char* first, unsigned number) {
+  Address out = *Address::parse(first);
+  out.bytes[15] = static_cast<std::uint8_t>(out.bytes[15] + number);
+  return out;
 }
 
 }  // namespace
@@ -35,20 +26,43 @@ const ClassFacts& facts(Class which) {
   return kFacts[static_cast<std::size_t>(which)];
 }
 
+Address server_address(Class which, unsigned number, bool v4) {
+  return plus(v4 ? facts(which).servers4 : facts(which).servers6, number % kServers);
+}
+
 Address client_address(unsigned number, bool v4) {
-  const std::string last = std::to_string(11 + number);
-  return *Address::parse((v4 ? "10.77.1." : "fd77:1::") + last);
+  return plus(v4 ? "10.77.1.11" : "fd77:1::11", number % kClients);
 }
 
 std::vector<Flow> make_plan(const PlanOptions& options) {
   std::vector<Flow> out;
-  const auto add = [&](Class which, bool fresh) {
-    out.push_back(make_flow(static_cast<unsigned>(out.size()), which, fresh, options.first_port));
+  const auto add = [&](Class which, unsigned clients) -> Flow& {
+    Flow flow;
+    flow.number = static_cast<unsigned>(out.size());
+    flow.which = which;
+    const bool v4 = flow.number / clients % 2 == 0;
+    flow.tls = flow.number / clients / 2 % 3 == 2;
+    flow.client = {client_address(flow.number % clients, v4),
+                   static_cast<std::uint16_t>(options.first_port + flow.number)};
+    // A service that is dropped lets no second flow begin: each of the old ones has its own.
+    flow.server = {server_address(which, flow.number / clients, v4),
+                   static_cast<std::uint16_t>(flow.tls ? 443 : 80)};
+    return out.emplace_back(flow);
   };
-  for (unsigned i = 0; i < options.old_flows; ++i) add(static_cast<Class>(i % 3), false);
-  for (unsigned i = 0; i < options.old_banned; ++i) add(Class::banned, false);
-  for (unsigned i = 0; i < options.fresh_flows; ++i)
-    add(i % 6 == 5 ? Class::banned : static_cast<Class>(i % 3), true);
+  for (unsigned i = 0; i < options.old_flows; ++i) add(static_cast<Class>(i % 3), kOldClients);
+  for (unsigned i = 0; i < options.old_banned; ++i) add(Class::banned, kOldClients);
+  for (unsigned i = 0; i < options.fresh_flows; ++i) {
+    const bool banned = i % 6 == 5;
+    Flow& flow = add(banned ? Class::banned : static_cast<Class>(i % 3), kClients);
+    flow.fresh = true;
+    const unsigned old = banned ? options.old_banned : options.old_flows;
+    if (old == 0 || (!banned && i % 2 != 0)) continue;
+    const Flow& taught = out[(banned ? options.old_flows : 0) + i % old];
+    flow.which = taught.which;
+    flow.tls = taught.tls;
+    flow.client.address = taught.client.address;
+    flow.server = taught.server;
+  }
   return out;
 }
 

@@ -13,13 +13,19 @@ namespace l7mark::robust {
 enum class Class : std::uint8_t { alpha, beta, plain, banned };
 
 struct ClassFacts {
-  const char* host;     // of every request
-  std::uint8_t mark;    // 0: none
-  const char* server4;  // one class's, so that nobody's address is of two
-  const char* server6;
+  const char* host;      // of every request
+  std::uint8_t mark;     // 0: none
+  const char* servers4;  // the first of its servers; the others follow, and are of no other class
+  const char* servers6;
 };
 
 [[nodiscard]] const ClassFacts& facts(Class which);
+
+constexpr unsigned kServers = 10;    // addresses of a class's servers
+constexpr unsigned kClients = 16;    // and of the client's
+constexpr unsigned kOldClients = 8;  // of them those that the flows before the attack have
+[[nodiscard]] Address server_address(Class which, unsigned number, bool v4);
+[[nodiscard]] Address client_address(unsigned number, bool v4);
 
 struct Endpoint {
   Address address;
@@ -40,14 +46,12 @@ struct Flow {
 struct PlanOptions {
   unsigned old_flows = 200;    // of classes that pass
   unsigned old_banned = 50;    // of the class that is dropped
-  unsigned fresh_flows = 600;  // the most that can be begun
+  unsigned fresh_flows = 120;  // begun during the attack
   unsigned first_port = 20000;
 };
 
-// The same for everybody who gives the same options. Numbers count from 0.
+// The same for everybody who gives the same options. Numbers count from 0. Every second new flow,
+// and each that is dropped, is of a service that an old flow has taught.
 [[nodiscard]] std::vector<Flow> make_plan(const PlanOptions& options);
-
-constexpr unsigned kClients = 8;  // addresses of the client's
-[[nodiscard]] Address client_address(unsigned number, bool v4);
 
 }  // namespace l7mark::robust

@@ -12,8 +12,8 @@
 #include <string>
 #include <unordered_map>
 
-#include "conversation.hpp"
 #include "bpf/token.h"
+#include "conversation.hpp"
 #include "util/fd.hpp"
 
 namespace l7mark::robust {
