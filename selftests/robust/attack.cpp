@@ -179,16 +179,15 @@ class Extensions final : public Flood {
   }
 };
 
-// Answers to questions that nobody asked: the name that is dropped has the address of an honest
-// server, and an honest name that of one which is dropped. No address has two names: it would
-// promise nothing.
+// Answers to questions that nobody asked: each server's address for a name of another class. No
+// address has two names: it would promise nothing.
 class UnaskedAnswers final : public Attack {
  public:
   UnaskedAnswers() {
     for (const Class server : {Class::alpha, Class::beta, Class::plain, Class::banned})
       for (unsigned i = 0; i < 2 * kServers; ++i) {
         const bool v4 = i % 2 == 0;
-        const Class name = server == Class::banned ? Class::alpha : Class::banned;
+        const Class name = false_class(server, i / 2);
         test::DnsRecord record{static_cast<std::uint16_t>(v4 ? 1 : 28), 3600, {}};
         put_address(record.data, server_address(server, i / 2, v4));
         answers_.push_back(test::dns_response(0, facts(name).host, record.type, {record}));
@@ -260,8 +259,7 @@ void put_request(Frame& frame, const Endpoint& from, const Endpoint& to, Class o
 }
 
 // Another tenant's traffic: tagged, with the five-tuples of the client's flows, those yet to come
-// included, and of the other kind: of the dropped class where the flow's own is not, and the other
-// way round.
+// included, and of other classes.
 class OtherVlan final : public Attack {
  public:
   explicit OtherVlan(const AttackOptions& options) : flows_(options.flows) {}
@@ -275,8 +273,8 @@ class OtherVlan final : public Attack {
     frame.put16(0x8100);
     frame.put16(1 + random.below(4094));
     if (step_ == 2) {
-      put_request(frame, flow_->client, flow_->server,
-                  flow_->banned() ? Class::alpha : Class::banned, random);
+      put_request(frame, flow_->client, flow_->server, false_class(flow_->which, flow_->number),
+                  random);
     } else {
       frame.type(flow_->v4());
       frame.ip(flow_->client.address, flow_->server.address, kTcp, 20);
@@ -292,8 +290,7 @@ class OtherVlan final : public Attack {
 };
 
 // One spoofed segment a flow, from the clients' own addresses to their servers: a request for a
-// name that is dropped to a server whose names are not, and for one that is not to a server whose
-// names are.
+// name of another class than the server's.
 class PoisonedService final : public Attack {
  public:
   void next(Frame& frame, Random& random) override {
@@ -301,10 +298,10 @@ class PoisonedService final : public Attack {
     const auto which = static_cast<Class>(random.below(4));
     const Endpoint client{client_address(random.below(kClients), v4),
                           static_cast<std::uint16_t>(2000 + random.below(16000))};
-    const Endpoint server{server_address(which, random.below(kServers), v4),
+    const unsigned number = random.below(kServers);
+    const Endpoint server{server_address(which, number, v4),
                           static_cast<std::uint16_t>(random.below(3) == 0 ? 443 : 80)};
-    put_request(frame, client, server, which == Class::banned ? Class::alpha : Class::banned,
-                random);
+    put_request(frame, client, server, false_class(which, number), random);
   }
 };
 

@@ -17,8 +17,8 @@ constexpr std::uint32_t kSeed = 0x5eed5eed;
 l7m_key key_of(const Tuple& tuple, std::uint8_t protocol) {
   const Endpoint* low = &tuple.from;
   const Endpoint* high = &tuple.to;
-  if (high->address < low->address || (high->address == low->address && high->port < low->port))
-    std::swap(low, high);
+  const int order = std::memcmp(high->address.bytes.data(), low->address.bytes.data(), 16);
+  if (order < 0 || (order == 0 && high->port < low->port)) std::swap(low, high);
   l7m_key key{};
   std::memcpy(key.addr[0], low->address.bytes.data(), 16);
   std::memcpy(key.addr[1], high->address.bytes.data(), 16);

@@ -31,7 +31,7 @@ constexpr double kSetup = 30;        // seconds at most until all flows are as t
 constexpr double kPatience = 4;      // more than three times a packet was lost in a row
 constexpr double kFinish = 6;        // for what is under way when the attack has ended
 constexpr double kDecided = 2;       // seconds from a flow's begin: by then it has its mark
-constexpr double kBannedLife = 3.4;  // seconds that a new flow of the dropped class is tried
+constexpr double kBannedLife = 3.0;  // seconds that a new flow of the dropped class is tried
 constexpr double kProbeEvery = 0.4;
 constexpr double kHelloPause = 0.3;
 constexpr double kForever = 1e9;
@@ -387,9 +387,9 @@ class Client {
     }
   }
 
-  // Every second flow is idle as long as the attack goes on.
+  // Every second flow is idle for nearly as long as one that was closed is remembered.
   [[nodiscard]] static double pause(const Flow& flow) {
-    return flow.number % 2 == 0 ? kForever : 0.3 + 0.01 * (flow.number % 60);
+    return flow.number % 2 == 0 ? 7 : 0.3 + 0.01 * (flow.number % 60);
   }
 
   // --- probes of what is dropped

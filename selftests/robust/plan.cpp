@@ -26,6 +26,12 @@ const ClassFacts& facts(Class which) {
   return kFacts[static_cast<std::size_t>(which)];
 }
 
+Class false_class(Class which, unsigned server) {
+  if (which == Class::alpha) return server % 2 == 0 ? Class::banned : Class::beta;
+  if (which == Class::banned) return server % 2 == 0 ? Class::beta : Class::alpha;
+  return server % 2 == 0 ? Class::banned : Class::alpha;
+}
+
 Address server_address(Class which, unsigned number, bool v4) {
   return plus(v4 ? facts(which).servers4 : facts(which).servers6, number % kServers);
 }

@@ -21,6 +21,10 @@ struct ClassFacts {
 
 [[nodiscard]] const ClassFacts& facts(Class which);
 
+// Somebody else's name for a server of that class: one that is dropped, or has another mark or one
+// at all; the same for the same server.
+[[nodiscard]] Class false_class(Class which, unsigned server);
+
 constexpr unsigned kServers = 10;    // addresses of a class's servers
 constexpr unsigned kClients = 16;    // and of the client's
 constexpr unsigned kOldClients = 8;  // of them those that the flows before the attack have
