@@ -59,7 +59,7 @@ static __always_inline __u32 l7m_fast_port_order(const __u8 *ports)
 }
 
 /* Lower address first, as in l7m_make_key4(); the ports go with the addresses. */
-static __always_inline void l7m_fast_look_up4(const __u8 *h, struct l7m_fast *out)
+static __always_inline void l7m_fast_look_up4(const __u8 *h, __be32 tags, struct l7m_fast *out)
 {
 	__u32 saddr = l7m_load_be32(h + 12), daddr = l7m_load_be32(h + 16);
 	__u32 ports = l7m_load_be32(h + 20), zero = 0;
@@ -81,8 +81,8 @@ static __always_inline void l7m_fast_look_up4(const __u8 *h, struct l7m_fast *ou
 		key.addr[1] = daddr;
 	}
 	__builtin_memcpy(key.port, &ports, sizeof(ports));
-	/* One store for the protocol and the reserved bytes behind it. */
-	*(__u32 *)&key.protocol = L7M_FIRST_BYTE(h[9]);
+	/* One store for the protocol and the VLAN ids behind it. */
+	*(__u32 *)&key.protocol = L7M_FIRST_BYTE(h[9]) | tags;
 	out->verdict = bpf_map_lookup_elem(&flows4, &key);
 	if (l7m_unlikely(!out->verdict)) {
 		s = bpf_map_lookup_elem(&settings, &zero);
@@ -94,7 +94,7 @@ static __always_inline void l7m_fast_look_up4(const __u8 *h, struct l7m_fast *ou
 }
 
 /* The same by halves of addresses, as in l7m_make_key(). */
-static __always_inline void l7m_fast_look_up6(const __u8 *h, struct l7m_fast *out)
+static __always_inline void l7m_fast_look_up6(const __u8 *h, __be32 tags, struct l7m_fast *out)
 {
 	__u64 s0 = l7m_load_be64(h + 8), s1 = l7m_load_be64(h + 16);
 	__u64 d0 = l7m_load_be64(h + 24), d1 = l7m_load_be64(h + 32);
@@ -124,7 +124,7 @@ static __always_inline void l7m_fast_look_up6(const __u8 *h, struct l7m_fast *ou
 		u.halves[3] = d1;
 	}
 	__builtin_memcpy(u.key.port, &ports, sizeof(ports));
-	*(__u32 *)&u.key.protocol = L7M_FIRST_BYTE(h[6]);
+	*(__u32 *)&u.key.protocol = L7M_FIRST_BYTE(h[6]) | tags;
 	out->verdict = bpf_map_lookup_elem(&flows6, &u.key);
 	if (l7m_unlikely(!out->verdict)) {
 		s = bpf_map_lookup_elem(&settings, &zero);
@@ -135,10 +135,18 @@ static __always_inline void l7m_fast_look_up6(const __u8 *h, struct l7m_fast *ou
 	}
 }
 
+/* With one tag in the frame, and perhaps another one taken off. */
+static __always_inline __be32 l7m_fast_tags(__u32 taken, __u32 id)
+{
+	return taken ? L7M_TAGS(taken, id) : L7M_TAGS(id, 0);
+}
+
+/* `taken` is as from l7m_taken_vlan(), or 0 if the keys have no ids. */
 static __always_inline void l7m_fast_path(const __u8 *start, const __u8 *end, __u32 frame, int l2,
-					  struct l7m_fast *out)
+					  __u32 taken, struct l7m_fast *out)
 {
 	const __u8 *h = start;
+	__be32 tags = 0;
 	__be16 type;
 	__u32 room;
 
@@ -151,10 +159,14 @@ static __always_inline void l7m_fast_path(const __u8 *start, const __u8 *end, __
 		type = l7m_load_be16(h + 12);
 		h += 14;
 		out->l3_offset = 14;
+		if (l7m_config.parse & L7M_PARSE_VLAN_KEY)
+			tags = L7M_TAGS(taken, 0);
 		if (type == L7M_BE16(0x8100)) {
 			if (h + 4 + 20 > end)
 				return;
 			type = l7m_load_be16(h + 2);
+			if (l7m_config.parse & L7M_PARSE_VLAN_KEY)
+				tags = l7m_fast_tags(taken, l7m_load16(h) & 0x0fff);
 			h += 4;
 			out->l3_offset = 18;
 		}
@@ -175,7 +187,7 @@ static __always_inline void l7m_fast_path(const __u8 *start, const __u8 *end, __
 		out->headers = out->l3_offset + 20;
 		if (!l7m_fast_transport(h + 20, end, h[9], room, out))
 			return;
-		l7m_fast_look_up4(h, out);
+		l7m_fast_look_up4(h, tags, out);
 	} else if (type == L7M_BE16(0x86dd)) {
 		if (h + 40 + 8 > end || h[0] >> 4 != 6)
 			return;
@@ -185,7 +197,7 @@ static __always_inline void l7m_fast_path(const __u8 *start, const __u8 *end, __
 		out->headers = out->l3_offset + 40;
 		if (!l7m_fast_transport(h + 40, end, h[6], room, out))
 			return;
-		l7m_fast_look_up6(h, out);
+		l7m_fast_look_up6(h, tags, out);
 	} else {
 		return;
 	}
@@ -210,7 +222,7 @@ static __always_inline void l7m_fast_count(struct l7m_verdict *v, __u32 sender, 
 L7M_FUNCTION __u32 l7m_missed(l7m_ctx *ctx, __u32 hook, __u32 l3_offset, __u32 hash)
 {
 	struct l7m_met *met = l7m_scratch();
-	__u32 room, header = 8;
+	__u32 room, header = 8, id;
 	struct l7m_packet *p;
 	struct l7m_cursor c;
 	const __u8 *h, *t;
@@ -221,9 +233,11 @@ L7M_FUNCTION __u32 l7m_missed(l7m_ctx *ctx, __u32 hook, __u32 l3_offset, __u32 h
 	if (!met || h + 28 > c.end)
 		return L7M_NO_ACTION;
 	p = &met->packet;
-	p->vlan = 0;
+	id = 0;
 	if (l3_offset == 18 && c.start + 18 <= c.end)
-		p->vlan = l7m_load16(c.start + 14) & 0x0fff;
+		id = l7m_load16(c.start + 14) & 0x0fff;
+	p->tags = 0;
+	l7m_put_ids(p, hook & L7M_HOOK_L2 ? l7m_taken_vlan(ctx) : 0, id << 12, l7m_config.parse);
 	p->l3_offset = (__u16)l3_offset;
 	p->fragment = L7M_FRAGMENT_NONE;
 	p->fragment_id = 0;

@@ -84,6 +84,22 @@ static __always_inline int l7m_tcp_event(l7m_ctx *ctx, struct l7m_met *met, stru
 	return 0;
 }
 
+/* The action of the flow that has no VLAN and else this key; 0 if there is none. */
+static __noinline __u32 l7m_without_vlan(struct l7m_key *key, __u32 seed)
+{
+	const struct l7m_candidate *c;
+	const struct l7m_verdict *v;
+
+	if (!key)
+		return 0;
+	l7m_copy_tags(key->vlan, 0);
+	v = l7m_verdict_of(key);
+	if (v)
+		return v->action;
+	c = l7m_find_candidate(key, l7m_hash_of(key, seed));
+	return c ? c->action : 0;
+}
+
 /* From a parsed packet to the index of its action. */
 static __noinline __u32 l7m_decide(l7m_ctx *ctx, struct l7m_met *met)
 {
@@ -119,6 +135,8 @@ static __noinline __u32 l7m_decide(l7m_ctx *ctx, struct l7m_met *met)
 	met->hash = l7m_hash_of(&key, s);
 	if (!count) {
 		c = l7m_find_candidate(&key, met->hash);
+		if (!c && (met->hook & L7M_HOOK_ROUTED) && met->packet.tags)
+			return l7m_without_vlan(&key, s->seed);
 		return c ? c->action : 0;
 	}
 	return l7m_candidate_packet(ctx);

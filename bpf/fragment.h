@@ -20,6 +20,7 @@ static __always_inline void l7m_fragment_key_of(const struct l7m_packet *p,
 	 * ones where extension headers are among what was cut.
 	 */
 	key->protocol = p->version == 4 ? p->protocol : 0;
+	l7m_copy_tags(key->vlan, p->tags);
 }
 
 static __noinline int l7m_first_fragment(const struct l7m_met *met)

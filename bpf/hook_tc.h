@@ -17,6 +17,12 @@ static __always_inline __u64 l7m_skb_bytes(const struct __sk_buff *skb, __u32 ho
 	return skb->len;
 }
 
+/* The id of the VLAN tag that the card or the kernel has taken off the frame, 0 for none. */
+static __always_inline __u32 l7m_taken_vlan(const struct __sk_buff *skb)
+{
+	return skb->vlan_present ? skb->vlan_tci & 0x0fff : 0;
+}
+
 /* What is not in the packet itself; the parsed headers are in the scratch entry already. */
 static __always_inline void l7m_meet(struct __sk_buff *skb, __u32 hook, struct l7m_met *met)
 {
@@ -48,6 +54,7 @@ __attribute__((minsize)) L7M_FUNCTION int l7m_parse_packet(struct __sk_buff *skb
 		return L7M_PARSE_WRONG;
 	__builtin_memset(&met->packet, 0, sizeof(met->packet));
 	l7m_cursor_of(skb, &c);
+	c.vlan = l7m_taken_vlan(skb);
 	if (!(hook & L7M_HOOK_L2)) {
 		if (c.start + 1 > c.end)
 			return L7M_PARSE_NOT_IP;

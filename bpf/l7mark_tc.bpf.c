@@ -16,10 +16,12 @@
 static __always_inline int l7m_tc(struct __sk_buff *skb, __u32 hook)
 {
 	struct l7m_fast fast;
-	__u32 index;
+	__u32 index, taken = 0;
 
+	if ((hook & L7M_HOOK_L2) && (l7m_config.parse & L7M_PARSE_VLAN_KEY))
+		taken = l7m_taken_vlan(skb);
 	l7m_fast_path((const __u8 *)(long)skb->data, (const __u8 *)(long)skb->data_end, skb->len,
-		      hook & L7M_HOOK_L2, &fast);
+		      hook & L7M_HOOK_L2, taken, &fast);
 	if (fast.verdict) {
 		__u32 segments = skb->gso_segs;
 
@@ -112,7 +114,7 @@ int l7mark_classid(struct __sk_buff *skb)
 {
 	const struct l7m_settings *s;
 	const struct l7m_action *action;
-	__u32 index, *by_mark = 0, mark, zero = 0, hook = L7M_HOOK_EGRESS;
+	__u32 index, *by_mark = 0, mark, zero = 0, hook = L7M_HOOK_EGRESS | L7M_HOOK_ROUTED;
 
 	s = bpf_map_lookup_elem(&settings, &zero);
 	if (!s)

@@ -47,7 +47,7 @@ static __always_inline int l7m_xdp(struct xdp_md *ctx, int hand_over)
 	/* The first buffer: a packet that goes on in others goes the slow way, by its length. */
 	__u32 frame = ctx->data_end - ctx->data, index;
 
-	l7m_fast_path((const __u8 *)(long)ctx->data, (const __u8 *)(long)ctx->data_end, frame, 1,
+	l7m_fast_path((const __u8 *)(long)ctx->data, (const __u8 *)(long)ctx->data_end, frame, 1, 0,
 		      &fast);
 	if (fast.verdict) {
 		l7m_fast_count(fast.verdict, fast.sender, 1, frame);

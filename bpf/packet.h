@@ -50,6 +50,7 @@ static __always_inline void l7m_cursor_of(l7m_ctx *ctx, struct l7m_cursor *c)
 	c->end = (const __u8 *)(long)ctx->data_end;
 	c->offset = 0;
 	c->context = ctx;
+	c->vlan = 0;
 }
 
 L7M_FUNCTION __u64 l7m_parser_step(l7m_ctx *ctx, __u64 walk)
@@ -80,6 +81,7 @@ L7M_FUNCTION __u64 l7m_parser_tunnel(l7m_ctx *ctx, __u64 behind)
 #define L7M_HOOK_L2	0x01 /* the frame begins with an Ethernet header */
 #define L7M_HOOK_EGRESS 0x02
 #define L7M_HOOK_COUNT	0x04 /* count and sample; not set where it has been done before */
+#define L7M_HOOK_ROUTED 0x08 /* behind the routing: the flow may have come without this VLAN */
 
 /* A record that goes to userspace: in the scratch entry, because the stack of 512 bytes is short.
  */

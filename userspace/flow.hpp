@@ -127,6 +127,13 @@ struct FlowKey {
   [[nodiscard]] std::uint16_t port(int endpoint) const {
     return __builtin_bswap16(raw.port[endpoint]);
   }
+  // Ids of the outer and the inner VLAN tag; 0 for none, and where keys have none.
+  [[nodiscard]] std::uint16_t vlan() const {
+    return static_cast<std::uint16_t>(raw.vlan[0] << 4 | raw.vlan[1] >> 4);
+  }
+  [[nodiscard]] std::uint16_t inner_vlan() const {
+    return static_cast<std::uint16_t>((raw.vlan[1] & 0x0f) << 8 | raw.vlan[2]);
+  }
 };
 
 // Metadata that few flows have and few readers need; empty where nDPI found none.

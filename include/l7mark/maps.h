@@ -269,7 +269,7 @@ struct l7m_fragment_key {
 	__be32 daddr[4];
 	__be32 id;     /* IPv4: the 16 bits of the header, in the upper half */
 	__u8 protocol; /* 0 in IPv6 */
-	__u8 reserved[3];
+	__u8 vlan[3];  /* as l7m_key.vlan */
 };
 L7M_ASSERT_SIZE(struct l7m_fragment_key, 40);
 

@@ -15,6 +15,7 @@
 
 /* Options of l7m_parse(), beside those of parse_tunnel.h. */
 #define L7M_PARSE_TWO_PORTS 0x10 /* ports for TCP and UDP only, as nDPI's own tools key flows */
+#define L7M_PARSE_VLAN_KEY  0x20 /* VLAN ids in the keys */
 
 /*
  * The first byte of payload, on the cursor: a handshake record of TLS or DTLS (RFC 8446, 5.1), or
@@ -126,6 +127,17 @@ static __always_inline __u32 l7m_replayed_frame(__u32 told)
 	return told < L7M_REPLAY_MAX ? told : L7M_REPLAY_MAX + 256;
 }
 
+/* A tag that was taken off was the outermost one. */
+static __always_inline void l7m_put_ids(struct l7m_packet *p, __u32 taken, __u32 ids, __u32 options)
+{
+	if (taken)
+		ids = taken << 12 | ids >> 12;
+	p->vlan = (__u16)(ids >> 12);
+	p->inner_vlan = (__u16)(ids & 0x0fff);
+	if (options & L7M_PARSE_VLAN_KEY)
+		p->tags = L7M_BE32(ids);
+}
+
 /*
  * The whole way. The cursor stands on the frame's start and ends anywhere. `version` is 0 for a
  * frame with an Ethernet header, else that of the IP header it begins with. `frame` is the length
@@ -144,7 +156,7 @@ static __always_inline int l7m_parse(struct l7m_cursor *c, struct l7m_packet *p,
 		if (L7M_LINK_RESULT(link))
 			return L7M_LINK_RESULT(link);
 		version = L7M_LINK_VERSION(link);
-		p->vlan = L7M_LINK_VLAN(link);
+		l7m_put_ids(p, c->vlan, L7M_LINK_IDS(link), options);
 		c->offset = L7M_LINK_OFFSET(link);
 		l7m_settle(c);
 	}
@@ -215,6 +227,11 @@ static __always_inline int l7m_compare_endpoints(const __be32 *a, __be16 aport, 
 	return 0;
 }
 
+static __always_inline void l7m_copy_tags(__u8 *vlan, __be32 tags)
+{
+	__builtin_memcpy(vlan, (const __u8 *)&tags + 1, 3);
+}
+
 /*
  * The canonical keys. Returns the endpoint that sent the packet: 0 or 1. For IPv4 call
  * l7m_map_ipv4() first if the 40-byte key is wanted.
@@ -228,7 +245,7 @@ static __always_inline int l7m_make_key(const struct l7m_packet *p, struct l7m_k
 	key->port[0] = sender ? p->dport : p->sport;
 	key->port[1] = sender ? p->sport : p->dport;
 	key->protocol = p->protocol;
-	key->vlan[0] = key->vlan[1] = key->vlan[2] = 0;
+	l7m_copy_tags(key->vlan, p->tags);
 	return sender;
 }
 
@@ -242,7 +259,7 @@ static __always_inline int l7m_make_key4(const struct l7m_packet *p, struct l7m_
 	key->port[sender] = p->sport;
 	key->port[sender ^ 1] = p->dport;
 	key->protocol = p->protocol;
-	key->vlan[0] = key->vlan[1] = key->vlan[2] = 0;
+	l7m_copy_tags(key->vlan, p->tags);
 	return sender;
 }
 

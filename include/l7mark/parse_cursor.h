@@ -76,6 +76,9 @@ enum l7m_parse_result {
 #define L7M_FRAGMENT_FIRST 1
 #define L7M_FRAGMENT_LATER 2
 
+/* What the keys have behind the protocol, with that as 0: 12 bits of each id, as on the wire. */
+#define L7M_TAGS(outer, inner) L7M_BE32((__u32)(outer) << 12 | (inner))
+
 struct l7m_packet {
 	__be32 saddr[4]; /* IPv4: only [3] is set; see l7m_make_key() */
 	__be32 daddr[4];
@@ -86,12 +89,14 @@ struct l7m_packet {
 	__u8 tcp_flags; /* the lower 8 flag bits, 0 unless TCP */
 	__u8 fragment;	/* L7M_FRAGMENT_* */
 	__be32 fragment_id;
-	__u16 l3_offset; /* of the innermost IP header that was opened, from the frame's start */
-	__u16 vlan;	 /* outermost tag in the frame, 0 for none */
-	__u32 l3_length; /* bytes of that IP packet, by its header */
-	__u32 payload;	 /* bytes after the transport header, 0 for later fragments */
-	__u32 handshake; /* 1 if the payload may begin a TLS, DTLS or QUIC handshake */
-	__u32 sequence;	 /* TCP: sequence number of the first byte of payload, host order */
+	__u16 l3_offset;  /* of the innermost IP header that was opened, from the frame's start */
+	__u16 vlan;	  /* id of the outermost VLAN tag, 0 for none */
+	__u16 inner_vlan; /* of the next one */
+	__u32 l3_length;  /* bytes of that IP packet, by its header */
+	__u32 payload;	  /* bytes after the transport header, 0 for later fragments */
+	__be32 tags;	  /* both ids as the keys have them, see L7M_TAGS(); 0 to leave them out */
+	__u32 handshake;  /* 1 if the payload may begin a TLS, DTLS or QUIC handshake */
+	__u32 sequence;	  /* TCP: sequence number of the first byte of payload, host order */
 };
 
 /*
@@ -103,6 +108,7 @@ struct l7m_cursor {
 	const __u8 *end;   /* of what is readable */
 	__u32 offset;
 	void *context; /* BPF: the program's context */
+	__u32 vlan;    /* id of a tag that was taken off the frame and is kept beside it, or 0 */
 };
 
 /* No stack of headers that we open is longer; what goes on behind it is refused as short. */

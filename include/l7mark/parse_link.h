@@ -5,12 +5,21 @@
 
 #include <l7mark/parse_cursor.h>
 
+/* One more id behind those of the tags before it: outer and inner, and no third. */
+static __always_inline __u32 l7m_add_id(__u32 ids, __u32 id)
+{
+	if (!ids)
+		return id << 12;
+	return ids & 0x0fff ? ids : ids | id;
+}
+
 /*
  * Link layer: Ethernet (also with RFC 1042 SNAP), up to three VLAN tags, MPLS labels, a PPPoE
  * session. Leaves the cursor on the IP header and returns its version, or a negative
- * l7m_parse_result.
+ * l7m_parse_result. Of tags with an id the first two are kept, as 12 bits each: id 0 is none, for
+ * it is put in front of a priority only (IEEE 802.1Q, 9.6).
  */
-static __always_inline int l7m_parse_ethernet(struct l7m_cursor *c, struct l7m_packet *p)
+static __always_inline int l7m_parse_ethernet(struct l7m_cursor *c, __u32 *ids)
 {
 	const __u8 *h = l7m_header(c, 14);
 	__u16 type;
@@ -37,8 +46,7 @@ static __always_inline int l7m_parse_ethernet(struct l7m_cursor *c, struct l7m_p
 		h = l7m_header(c, 4);
 		if (!h)
 			return -L7M_PARSE_SHORT;
-		if (i == 0)
-			p->vlan = l7m_load16(h) & 0x0fff;
+		*ids = l7m_add_id(*ids, l7m_load16(h) & 0x0fff);
 		type = l7m_load16(h + 2);
 		c->offset += 4;
 	}
@@ -80,23 +88,21 @@ static __always_inline int l7m_parse_ethernet(struct l7m_cursor *c, struct l7m_p
 	return -L7M_PARSE_NOT_IP;
 }
 
-/* Link layer as one number, as a global BPF function gives it: result, version, offset and VLAN. */
+/* Link layer as one number, as a global BPF function gives it: result, version, offset, VLAN ids.
+ */
 #define L7M_LINK_OFFSET(l)  ((__u32)((l)&0xffff))
-#define L7M_LINK_VLAN(l)    ((__u16)((l) >> 16))
-#define L7M_LINK_VERSION(l) ((int)((l) >> 32 & 0xff))
-#define L7M_LINK_RESULT(l)  ((int)((l) >> 40 & 0xff))
+#define L7M_LINK_IDS(l)	    ((__u32)((l) >> 16 & 0xffffff))
+#define L7M_LINK_VERSION(l) ((int)((l) >> 40 & 0xff))
+#define L7M_LINK_RESULT(l)  ((int)((l) >> 48 & 0xff))
 
 static __always_inline __u64 l7m_link(struct l7m_cursor *c)
 {
-	struct l7m_packet p;
-	int version;
-
-	p.vlan = 0; /* nothing else of it is touched */
-	version = l7m_parse_ethernet(c, &p);
+	__u32 ids = 0;
+	int version = l7m_parse_ethernet(c, &ids);
 
 	if (version < 0)
-		return (__u64)-version << 40;
-	return (__u64)version << 32 | (__u64)p.vlan << 16 | c->offset;
+		return (__u64)-version << 48;
+	return (__u64)version << 40 | (__u64)ids << 16 | c->offset;
 }
 
 #ifndef L7M_LINK

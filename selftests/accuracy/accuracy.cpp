@@ -122,7 +122,9 @@ using Names = std::span<const std::string>;
 // Runs the program under test; its exit status is part of the result. Rows are added by capture.
 bool classify(const Options& options, const std::string& path, Names captures,
               std::map<std::string, std::vector<Row>>& rows) {
-  std::string command = options.program + " classify --path " + path + ' ' + options.extra;
+  // ndpiReader is run with -I, too.
+  std::string command =
+      options.program + " classify --vlan ignore --path " + path + ' ' + options.extra;
   for (const std::string& capture : captures) {
     command += " '" + options.captures + '/';
     command += capture + "'";

@@ -239,7 +239,7 @@ struct PacketSource::Known {
 
 void PacketSource::add(std::span<const std::uint8_t> frame, std::size_t file) {
   l7m_packet packet{};
-  l7m_cursor cursor{frame.data(), frame.data() + frame.size(), 0, nullptr};
+  l7m_cursor cursor{frame.data(), frame.data() + frame.size(), 0, nullptr, 0};
   if (l7m_parse(&cursor, &packet, 0, static_cast<std::uint32_t>(frame.size()), 0) != L7M_PARSE_OK ||
       packet.fragment == L7M_FRAGMENT_LATER)
     return;

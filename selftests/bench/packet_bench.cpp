@@ -75,7 +75,7 @@ FlowKey key_of(const Packet& packet, std::uint32_t flow) {
   const std::uint32_t address = __builtin_bswap32(kFirstAddress + flow);
   std::memcpy(&frame[packet.offset], &address, sizeof(address));
   l7m_packet parsed{};
-  l7m_cursor cursor{frame.data(), frame.data() + frame.size(), 0, nullptr};
+  l7m_cursor cursor{frame.data(), frame.data() + frame.size(), 0, nullptr, 0};
   FlowKey key;
   if (l7m_parse(&cursor, &parsed, 0, static_cast<std::uint32_t>(frame.size()), 0) == 0) {
     l7m_map_ipv4(&parsed);

@@ -48,7 +48,7 @@ FlowKey Walk::key(std::uint32_t flow) {
   const std::uint32_t address = __builtin_bswap32(kFirstAddress + flow);
   std::memcpy(&bytes[kSource], &address, sizeof(address));
   l7m_packet parsed{};
-  l7m_cursor cursor{bytes.data(), bytes.data() + bytes.size(), 0, nullptr};
+  l7m_cursor cursor{bytes.data(), bytes.data() + bytes.size(), 0, nullptr, 0};
   FlowKey out;
   if (l7m_parse(&cursor, &parsed, 0, static_cast<std::uint32_t>(bytes.size()), 0) == 0) {
     l7m_map_ipv4(&parsed);

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 
 #include <array>
+#include <map>
 
 #include "layers.hpp"
 #include "program_run.hpp"
@@ -44,6 +45,7 @@ struct Case {
   unsigned payload = 0;
   unsigned vlan = 0;
   Outcome outcome = Outcome::flow;
+  unsigned inner_vlan = 0;
 };
 
 Bytes tcp4(std::size_t payload = 10) {
@@ -74,10 +76,19 @@ std::vector<Case> link_cases() {
       {"vlan", tagged({{0x8100, 7}}, tcp4()), k4, 6, 18, 10, 7},
       {"vlan_priority_bits", tagged({{0x8100, 0xe007}}, tcp4()), k4, 6, 18, 10, 7},
       {"vlan6", tagged({{0x8100, 7}}, tcp6()), k6, 6, 18, 10, 7},
-      {"qinq", tagged({{0x88a8, 100}, {0x8100, 7}}, tcp4()), k4, 6, 22, 10, 100},
-      {"qinq6", tagged({{0x88a8, 100}, {0x8100, 7}}, udp6()), k6, 17, 22, 10, 100},
-      {"qinq_old", tagged({{0x9100, 100}, {0x8100, 7}}, tcp4()), k4, 6, 22, 10, 100},
-      {"three_tags", tagged({{0x88a8, 1}, {0x8100, 2}, {0x8100, 3}}, tcp4()), k4, 6, 26, 10, 1},
+      {"qinq", tagged({{0x88a8, 100}, {0x8100, 7}}, tcp4()), k4, 6, 22, 10, 100, Outcome::flow, 7},
+      {"qinq6", tagged({{0x88a8, 100}, {0x8100, 7}}, udp6()), k6, 17, 22, 10, 100, Outcome::flow,
+       7},
+      {"qinq_old", tagged({{0x9100, 100}, {0x8100, 7}}, tcp4()), k4, 6, 22, 10, 100, Outcome::flow,
+       7},
+      {"highest_ids", tagged({{0x88a8, 0xffff}, {0x8100, 0xfffe}}, tcp4()), k4, 6, 22, 10, 4095,
+       Outcome::flow, 4094},
+      // A tag without an id is there for its priority.
+      {"priority_tag", tagged({{0x8100, 0xa000}}, tcp4()), k4, 6, 18, 10, 0},
+      {"priority_tag_outside", tagged({{0x8100, 0xa000}, {0x8100, 7}}, udp4()), k4, 17, 22, 10, 7},
+      {"priority_tag_inside", tagged({{0x8100, 7}, {0x8100, 0xa000}}, udp4()), k4, 17, 22, 10, 7},
+      {"three_tags", tagged({{0x88a8, 1}, {0x8100, 2}, {0x8100, 3}}, tcp4()), k4, 6, 26, 10, 1,
+       Outcome::flow, 2},
       {"four_tags", tagged({{0x88a8, 1}, {0x8100, 2}, {0x8100, 3}, {0x8100, 4}}, tcp4()), k4, 6, 0,
        0, 0, Outcome::not_ip},
       {"pppoe", pppoe(tcp4()), k4, 6, 22, 10},
@@ -319,14 +330,8 @@ std::vector<Case> no_tunnel_cases() {
 
 class ParseStacks : public testing::Test {
  protected:
-  static std::unique_ptr<Plane>& plane(std::uint32_t options) {
-    static std::unique_ptr<Plane> closed, opened;
-    return options == 0 ? closed : opened;
-  }
-  static void TearDownTestSuite() {
-    plane(0).reset();
-    plane(kAllTunnels).reset();
-  }
+  static std::unique_ptr<Plane>& plane(std::uint32_t options) { return planes_[options]; }
+  static void TearDownTestSuite() { planes_.clear(); }
 
   Plane* open(std::uint32_t options) {
     auto& out = plane(options);
@@ -341,9 +346,12 @@ class ParseStacks : public testing::Test {
   }
 
   std::string why_;
+
+ private:
+  static inline std::map<std::uint32_t, std::unique_ptr<Plane>> planes_;
 };
 
-void check(Plane& plane, const Case& c, bool xdp) {
+void check(Plane& plane, const Case& c, bool xdp, bool keyed) {
   SCOPED_TRACE(c.name + (xdp ? " at XDP" : " at TC"));
   plane.reset();
   const RunResult run = xdp ? run_xdp(plane.xdp("l7mark_xdp_only"), c.frame)
@@ -360,7 +368,8 @@ void check(Plane& plane, const Case& c, bool xdp) {
     EXPECT_EQ(records.size(), 0U);
     return;
   }
-  const FlowKey key = flow_key(c.ends, c.protocol);
+  const FlowKey key =
+      keyed ? flow_key(c.ends, c.protocol, c.vlan, c.inner_vlan) : flow_key(c.ends, c.protocol);
   const auto candidate = plane.maps.candidate(key);
   ASSERT_TRUE(candidate);
   EXPECT_EQ(plane.candidates(), 1U);
@@ -385,15 +394,88 @@ void check(Plane& plane, const Case& c, bool xdp) {
   EXPECT_EQ(records[0].data, c.frame);
 }
 
-void check_all(Plane& plane, const std::vector<Case>& cases) {
+void check_all(Plane& plane, const std::vector<Case>& cases, bool keyed = false) {
   for (const Case& c : cases)
-    for (const bool xdp : {false, true}) check(plane, c, xdp);
+    for (const bool xdp : {false, true}) check(plane, c, xdp, keyed);
 }
 
 TEST_F(ParseStacks, LinkLayers) {
   Plane* const plane = open(0);
   if (plane == nullptr) GTEST_SKIP() << why_;
   check_all(*plane, link_cases());
+}
+
+// VLANs apart: tenants may have the same addresses.
+TEST_F(ParseStacks, VlansInTheKey) {
+  Plane* const plane = open(L7M_PARSE_VLAN_KEY);
+  if (plane == nullptr) GTEST_SKIP() << why_;
+  check_all(*plane, link_cases(), true);
+  Plane* const tunnels = open(L7M_PARSE_VLAN_KEY | kAllTunnels);
+  if (tunnels == nullptr) GTEST_SKIP() << why_;
+  check_all(*tunnels, opened_cases(), true);
+  // The hot path, and fragments.
+  const FlowKey seventh = flow_key(k4, 17, 7), none = flow_key(k4, 17);
+  for (const bool xdp : {false, true}) {
+    plane->reset();
+    plane->decide(seventh, 0);
+    plane->decide(none, 0);
+    const auto run = [&](const Bytes& in) {
+      EXPECT_EQ((xdp ? run_xdp(plane->xdp("l7mark_xdp_only"), in)
+                     : run_tc(plane->tc("l7mark_ingress"), in))
+                    .code,
+                0);
+    };
+    const auto packets = [&](const FlowKey& key) {
+      return plane->maps.verdict(key)->count.packets[sender_of(k4)];
+    };
+    run(tagged({{0x8100, 0x2007}}, udp4()));
+    EXPECT_EQ(packets(seventh), 1U);
+    EXPECT_EQ(packets(none), 0U);
+    run(ethernet(udp4()));
+    run(tagged({{0x8100, 0x2000}}, udp4()));
+    EXPECT_EQ(packets(seventh), 1U);
+    EXPECT_EQ(packets(none), 2U);
+    // Neither flow's: a candidate.
+    run(tagged({{0x8100, 8}}, udp4()));
+    EXPECT_EQ(packets(seventh) + packets(none), 3U);
+    EXPECT_TRUE(plane->maps.candidate(flow_key(k4, 17, 8)));
+    run(tagged({{0x8100, 7}}, fragment4(udp4(), 9, 0, true)));
+    run(tagged({{0x8100, 7}}, fragment4(ip(k4, 17, Bytes(8, 1)), 9, 16, false)));
+    run(tagged({{0x8100, 8}}, fragment4(ip(k4, 17, Bytes(8, 1)), 9, 16, false)));
+    EXPECT_EQ(packets(seventh), 3U);
+    EXPECT_EQ(plane->count(L7M_COUNT_FRAGMENT_FOLLOWED), 1U);
+    EXPECT_EQ(plane->count(L7M_COUNT_FRAGMENT_UNKNOWN), 1U);
+  }
+}
+
+// A qdisc's filter is asked behind the routing, where the packet may have got a VLAN.
+TEST_F(ParseStacks, ClassidFallsBackToNoVlan) {
+  Plane* const plane = open(L7M_PARSE_VLAN_KEY);
+  if (plane == nullptr) GTEST_SKIP() << why_;
+  constexpr std::uint32_t kAction = 4;
+  l7m_action action{};
+  action.flags = L7M_ACT_CLASSID;
+  action.classid = 0x10010;
+  plane->act(kAction, action);
+  const auto answer = [&](const Bytes& in) {
+    return run_tc(plane->tc("l7mark_classid"), in).answer;
+  };
+  const auto classified = static_cast<std::uint32_t>(TC_ACT_OK);
+  plane->decide(flow_key(k4, 17), kAction);
+  EXPECT_EQ(answer(ethernet(udp4())), classified);
+  EXPECT_EQ(answer(tagged({{0x8100, 7}}, udp4())), classified);
+  // The VLAN's own flow goes before.
+  plane->decide(flow_key(k4, 17, 7), 0);
+  EXPECT_EQ(answer(tagged({{0x8100, 7}}, udp4())), kTcUnspec);
+  // Not the other way round, and not for what marks: it is another tenant's.
+  plane->decide(flow_key(k6, 17, 7), kAction);
+  EXPECT_EQ(answer(ethernet(udp6())), kTcUnspec);
+  action.flags = L7M_ACT_MARK;
+  action.mark = action.mark_mask = 1;
+  plane->act(kAction, action);
+  EXPECT_EQ(run_tc(plane->tc("l7mark_after_xdp"), tagged({{0x8100, 8}}, udp4())).skb.mark, 0U);
+  EXPECT_EQ(run_tc(plane->tc("l7mark_after_xdp"), tagged({{0x8100, 7}}, udp6())).skb.mark, 1U);
+  plane->act(kAction, l7m_action{});
 }
 
 TEST_F(ParseStacks, NetworkLayers) {
@@ -536,7 +618,7 @@ TEST_F(ParseStacks, HotPathAgreesOnEveryChange) {
           Bytes changed = frame;
           changed[at] ^= flip;
           l7m_packet packet{};
-          l7m_cursor cursor{changed.data(), changed.data() + changed.size(), 0, nullptr};
+          l7m_cursor cursor{changed.data(), changed.data() + changed.size(), 0, nullptr, 0};
           FlowKey found;
           plane->decide(key, 0);  // anew: a change may close the flow, or begin it again
           if (l7m_parse(&cursor, &packet, 0, static_cast<std::uint32_t>(changed.size()),

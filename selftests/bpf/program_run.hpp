@@ -280,7 +280,8 @@ class Plane {
 };
 
 // The key of a flow, made by hand and not by the parser under test.
-inline FlowKey flow_key(const Endpoints& ends, std::uint8_t protocol) {
+inline FlowKey flow_key(const Endpoints& ends, std::uint8_t protocol, unsigned vlan = 0,
+                        unsigned inner_vlan = 0) {
   const Address from = *Address::parse(ends.source);
   const Address to = *Address::parse(ends.destination);
   const int order = std::memcmp(from.bytes.data(), to.bytes.data(), 16);
@@ -291,6 +292,9 @@ inline FlowKey flow_key(const Endpoints& ends, std::uint8_t protocol) {
   key.raw.port[source] = __builtin_bswap16(ends.sport);
   key.raw.port[1 - source] = __builtin_bswap16(ends.dport);
   key.raw.protocol = protocol;
+  key.raw.vlan[0] = static_cast<std::uint8_t>(vlan >> 4);
+  key.raw.vlan[1] = static_cast<std::uint8_t>(vlan << 4 | inner_vlan >> 8);
+  key.raw.vlan[2] = static_cast<std::uint8_t>(inner_vlan);
   return key;
 }
 

@@ -42,7 +42,7 @@ constexpr std::pair<unsigned, unsigned> kNewVerifier = {6, 12};
 constexpr std::uint32_t kStatistics = 4;  // BPF_LOG_STATS of include/linux/bpf_verifier.h
 constexpr std::uint32_t kEntries = 1024;  // of big maps: their memory is not what is tested
 constexpr std::uint32_t kTunnels =
-    L7M_PARSE_IPIP | L7M_PARSE_GRE | L7M_PARSE_GTPU | L7M_PARSE_VXLAN;
+    L7M_PARSE_IPIP | L7M_PARSE_GRE | L7M_PARSE_GTPU | L7M_PARSE_VXLAN | L7M_PARSE_VLAN_KEY;
 
 // Code behind a setting that is off is not verified, so each way to load the programs counts.
 struct Way {

@@ -206,7 +206,7 @@ struct Sample {
       : frame(ethernet(packet)) {
     l7m_packet parsed{};
     const std::uint8_t* start = frame.data();
-    l7m_cursor cursor{start, start + frame.size(), 0, nullptr};
+    l7m_cursor cursor{start, start + frame.size(), 0, nullptr, 0};
     const int result = l7m_parse(&cursor, &parsed, 0, static_cast<std::uint32_t>(frame.size()), 0);
     if (result != L7M_PARSE_OK) return;
     l7m_map_ipv4(&parsed);

@@ -48,11 +48,10 @@ TEST(MergeClasses, DropAndAllow) {
 // What hides its ports passes unless it could be a way around a class.
 TEST(PolicySettings, TellWhetherAnyClassDrops) {
   EXPECT_EQ(policy_of(R"({ "name": "a", "mark": 1 })")->settings().flags & L7M_SET_DROPS, 0U);
-  EXPECT_NE(policy_of(R"({ "name": "a", "mark": 1 }, { "name": "b", "drop": true })")
-                    ->settings()
-                    .flags &
-                L7M_SET_DROPS,
-            0U);
+  EXPECT_NE(
+      policy_of(R"({ "name": "a", "mark": 1 }, { "name": "b", "drop": true })")->settings().flags &
+          L7M_SET_DROPS,
+      0U);
 }
 
 TEST(MergeClasses, SetsAndLabelsAddUp) {

@@ -50,7 +50,7 @@ TEST(PolicyRead, SettingsOfTheInstance) {
     "sampling": { "packets": 3, "overrides": [{ "applications": ["Zoom"], "packets": 16 },
                                               { "applications": ["dns"], "packets": 1, "whole": 0 }] },
     "timeouts": { "udp": 30 }, "first_packet": { "hints": false, "private_hints": ["10.8.0.0/16", "fd00:8::/32"] },
-    "decapsulate": ["gre", "vxlan"], "inside": ["2001:db8::/32"] })");
+    "decapsulate": ["gre", "vxlan"], "vlan": "ignore", "inside": ["2001:db8::/32"] })");
   EXPECT_EQ(policy->workers, 4U);
   ASSERT_EQ(policy->interfaces.size(), 2U);
   EXPECT_EQ(policy->interfaces[0].mode, AttachMode::native);
@@ -66,6 +66,8 @@ TEST(PolicyRead, SettingsOfTheInstance) {
   EXPECT_EQ(policy->sampling.override_for(kTls), nullptr);
   EXPECT_TRUE(policy->decapsulate.gre && policy->decapsulate.vxlan);
   EXPECT_FALSE(policy->decapsulate.ipip || policy->decapsulate.gtpu);
+  EXPECT_EQ(policy->vlan, VlanUse::ignore);
+  EXPECT_EQ(good_policy(R"({ "version": 1 })")->vlan, VlanUse::key);
   ASSERT_EQ(policy->inside.size(), 1U);
   ASSERT_EQ(policy->first_packet.private_hints.size(), 2U);
   EXPECT_EQ(policy->first_packet.private_hints[1].to_string(), "fd00:8::/32");

@@ -39,6 +39,7 @@ struct Options {
   std::uint32_t workers = 1;
   std::vector<std::string> inside;
   std::vector<std::string> decapsulate;
+  std::string vlan;  // empty: as in the policy, or key
   std::vector<std::string> captures;
 };
 
@@ -65,6 +66,7 @@ Result<Setup> prepare(const Options& options) {
   setup.names = RecordNames::of(*engine);
 
   std::vector<std::string> tunnels = options.decapsulate;
+  bool keyed = options.vlan != "ignore";
   if (!options.policy.empty()) {
     auto policy = load_policy(options.policy, setup.names.catalog);
     if (!policy.ok()) return policy.error();
@@ -74,8 +76,10 @@ Result<Setup> prepare(const Options& options) {
     if (policy->decapsulate.gre) tunnels.emplace_back("gre");
     if (policy->decapsulate.gtpu) tunnels.emplace_back("gtpu");
     if (policy->decapsulate.vxlan) tunnels.emplace_back("vxlan");
+    if (options.vlan.empty() && policy->vlan == VlanUse::ignore) keyed = false;
     setup.matcher.emplace(std::make_shared<const Policy>(std::move(*policy)));
   }
+  if (keyed) setup.path.parse |= L7M_PARSE_VLAN_KEY;
   for (const std::string& tunnel : tunnels) {
     if (tunnel == "gre") setup.path.parse |= L7M_PARSE_GRE;
     if (tunnel == "gtpu") setup.path.parse |= L7M_PARSE_GTPU;
@@ -252,6 +256,10 @@ void register_classify(CLI::App& app, Action& chosen) {
       ->check(CLI::IsMember({"gre", "gtpu", "vxlan"}))
       ->delimiter(',')
       ->allow_extra_args(false);
+  command
+      ->add_option("--vlan", options->vlan,
+                   "key (default): flows of different VLANs are different flows; or ignore")
+      ->check(CLI::IsMember({"key", "ignore"}));
   command->add_option("captures", options->captures, "Files: pcap or pcapng")->required();
   command->footer(
       "Prints one JSON object a flow, or a table. A capture of a link type that is not known is\n"

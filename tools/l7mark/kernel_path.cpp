@@ -173,7 +173,7 @@ struct KernelPath::State : ClassifierSink {
   void note_excess(const CapturedPacket& captured, std::uint32_t told) {
     l7m_packet packet{};
     const std::uint8_t* start = captured.frame.data();
-    l7m_cursor cursor{start, start + captured.frame.size(), 0, nullptr};
+    l7m_cursor cursor{start, start + captured.frame.size(), 0, nullptr, 0};
     if (l7m_parse(&cursor, &packet, 0, l7m_replayed_frame(told), options.parse) != L7M_PARSE_OK ||
         packet.fragment == L7M_FRAGMENT_LATER)
       return;

@@ -142,7 +142,7 @@ Status UserPath::packet(const CapturedPacket& captured) {
   State& state = *state_;
   l7m_packet packet{};
   const std::uint8_t* start = captured.frame.data();
-  l7m_cursor cursor{start, start + captured.frame.size(), 0, nullptr};
+  l7m_cursor cursor{start, start + captured.frame.size(), 0, nullptr, 0};
   const int parsed = l7m_parse(
       &cursor, &packet, 0, static_cast<std::uint32_t>(captured.frame.size()), state.options.parse);
   if (parsed != L7M_PARSE_OK) {

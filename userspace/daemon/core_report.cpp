@@ -68,7 +68,9 @@ nlohmann::ordered_json Core::record(const FlowKey& key, const Flow& flow, Source
   if ((flow.flags & L7M_FLOW_HINT) != 0) out["marked_first_by"] = "dns";
   for (const auto& [name, index] : interfaces_)
     if (index == flow.ifindex) out["interface"] = name;
-  if (flow.vlan != 0) out["vlan"] = flow.vlan;
+  if (const std::uint16_t vlan = key.vlan() != 0 ? key.vlan() : flow.vlan; vlan != 0)
+    out["vlan"] = vlan;
+  if (key.inner_vlan() != 0) out["inner_vlan"] = key.inner_vlan();
   return out;
 }
 

@@ -355,7 +355,7 @@ Result<std::string> Daemon::reload() {
   if (was.flows != is.flows || was.candidates != is.candidates || was.services != is.services ||
       was.hints != is.hints || was.ring_bytes != is.ring_bytes || was.rings != is.rings ||
       was.parse != is.parse)
-    note += "; its limits, workers and decapsulate take effect with the next start";
+    note += "; its limits, workers, decapsulate and vlan take effect with the next start";
   tell_interfaces();
   remember();
   log_info("{}", note);

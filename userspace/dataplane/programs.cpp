@@ -17,6 +17,7 @@ DataplaneOptions dataplane_options(const Policy& policy) {
   if (policy.decapsulate.ipip) out.parse |= L7M_PARSE_IPIP;
   if (policy.decapsulate.gtpu) out.parse |= L7M_PARSE_GTPU;
   if (policy.decapsulate.vxlan) out.parse |= L7M_PARSE_VXLAN;
+  if (policy.vlan == VlanUse::key) out.parse |= L7M_PARSE_VLAN_KEY;
   return out;
 }
 

@@ -94,6 +94,9 @@ struct FirstPacket {
   std::vector<Prefix> private_hints;  // private addresses that DNS answers may name all the same
 };
 
+// Of VLAN ids in a flow's key: tenants in VLANs of their own may have the same addresses.
+enum class VlanUse : std::uint8_t { key, ignore };
+
 struct Decapsulation {
   bool gre = false;
   bool ipip = false;
@@ -250,6 +253,7 @@ struct Policy {
   std::vector<Prefix> inside;  // RFC 1918, RFC 6598, RFC 4193 and link-local if not given
   FirstPacket first_packet;
   Decapsulation decapsulate;
+  VlanUse vlan = VlanUse::key;
   StateMarks state_marks;
   std::string protocols_file;  // absolute, or relative to the working directory; empty for none
   std::vector<OwnApplication> applications;

@@ -157,6 +157,11 @@ void read_decapsulate(PolicyReader& reader, const JsonNode& node, Policy& out) {
     out.decapsulate.*reader.one_of<Member>(*element, "tunnel", kTunnels) = true;
 }
 
+constexpr std::pair<std::string_view, VlanUse> kVlanUses[] = {
+    {"key", VlanUse::key},
+    {"ignore", VlanUse::ignore},
+};
+
 template <int State>
 void read_state_mark(PolicyReader& reader, const JsonNode& node, StateMarks& out) {
   out.values[State] = reader.u32(node);
@@ -262,6 +267,8 @@ constexpr Field<Policy> kRootFields[] = {
        r.object<FirstPacket>(n, kFirstPacketFields, p.first_packet);
      }},
     {"decapsulate", read_decapsulate},
+    {"vlan", [](PolicyReader& r, const JsonNode& n,
+                Policy& p) { p.vlan = r.one_of<VlanUse>(n, "use of VLANs", kVlanUses); }},
     {"state_marks", [](PolicyReader& r, const JsonNode& n,
                        Policy& p) { r.object<StateMarks>(n, kStateMarksFields, p.state_marks); }},
     {"exemptions",
