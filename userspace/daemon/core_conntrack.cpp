@@ -73,9 +73,11 @@ std::optional<ConntrackTuple> Core::conntrack_tuple(const FlowKey& key, const Fl
 // An index that is gone keeps its zone, for the flows that were seen there.
 void Core::update_zones() {
   const auto& configs = policy_->interfaces;
-  for (const auto& [name, index] : interfaces_) {
-    const auto config = std::find_if(configs.begin(), configs.end(),
-                                     [&](const InterfaceConfig& c) { return c.name == name; });
+  for (const auto& there : interfaces_) {
+    const std::uint32_t index = there.second;
+    const auto config = std::find_if(configs.begin(), configs.end(), [&](const InterfaceConfig& c) {
+      return c.name == there.first;
+    });
     if (config != configs.end() && config->conntrack_zone != 0)
       zones_.by_index[index] = config->conntrack_zone;
     else

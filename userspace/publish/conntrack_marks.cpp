@@ -70,7 +70,7 @@ ConntrackMarks::Key ConntrackMarks::key_of(const ConntrackTuple& tuple, bool& se
   const bool ports = conntrack_message::has_ports(tuple.protocol);
   const std::uint16_t from = ports ? tuple.source_port : std::uint16_t{0};
   const std::uint16_t to = ports ? tuple.destination_port : std::uint16_t{0};
-  sender = std::tie(tuple.source, from) > std::tie(tuple.destination, to);
+  sender = std::tie(tuple.source.bytes, from) > std::tie(tuple.destination.bytes, to);
   Key key;
   key.low = sender ? tuple.destination : tuple.source;
   key.high = sender ? tuple.source : tuple.destination;
