@@ -85,18 +85,18 @@ static __always_inline int l7m_tcp_event(l7m_ctx *ctx, struct l7m_met *met, stru
 }
 
 /* The action of the flow that has no VLAN and else this key; 0 if there is none. */
-static __noinline __u32 l7m_without_vlan(struct l7m_key *key, __u32 seed)
+static __noinline __u32 l7m_without_vlan(struct l7m_key *key, const struct l7m_settings *s)
 {
 	const struct l7m_candidate *c;
 	const struct l7m_verdict *v;
 
-	if (!key)
+	if (!key || !s)
 		return 0;
 	l7m_copy_tags(key->vlan, 0);
 	v = l7m_verdict_of(key);
 	if (v)
 		return v->action;
-	c = l7m_find_candidate(key, l7m_hash_of(key, seed));
+	c = l7m_find_candidate(key, l7m_hash_of(key, s));
 	return c ? c->action : 0;
 }
 
@@ -136,7 +136,7 @@ static __noinline __u32 l7m_decide(l7m_ctx *ctx, struct l7m_met *met)
 	if (!count) {
 		c = l7m_find_candidate(&key, met->hash);
 		if (!c && (met->hook & L7M_HOOK_ROUTED) && met->packet.tags)
-			return l7m_without_vlan(&key, s->seed);
+			return l7m_without_vlan(&key, s);
 		return c ? c->action : 0;
 	}
 	return l7m_candidate_packet(ctx);

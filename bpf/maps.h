@@ -64,8 +64,8 @@ struct {
 } services SEC(".maps");
 
 /*
- * Class by server address, and by client where that matters, from DNS answers. Userspace writes; the
- * oldest goes when full.
+ * Class by server address, and by client where that matters, from DNS answers. Userspace writes;
+ * the oldest goes when full.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -290,10 +290,10 @@ struct l7m_prefix_key {
 L7M_ASSERT_SIZE(struct l7m_prefix_key, 20);
 
 /* Bits of l7m_settings.flags. */
-#define L7M_SET_SERVICES 0x01 /* consult `services` on a flow's first packet */
-#define L7M_SET_HINTS	 0x02 /* consult `hints` likewise */
-#define L7M_SET_PAUSED	 0x04 /* sample nothing: no worker is there to read */
-#define L7M_SET_DROPS	 0x08 /* a class drops: so is what hides its ports */
+#define L7M_SET_SERVICES     0x01 /* consult `services` on a flow's first packet */
+#define L7M_SET_HINTS	     0x02 /* consult `hints` likewise */
+#define L7M_SET_PAUSED	     0x04 /* sample nothing: no worker is there to read */
+#define L7M_SET_DROPS	     0x08 /* a class drops: so is what hides its ports */
 #define L7M_SET_CLIENT_HINTS 0x10 /* `hints` are by client: its address may decide the class */
 
 /*

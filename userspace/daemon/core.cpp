@@ -263,7 +263,7 @@ void Core::rematch() {
     queue_edit(key, *flow, L7M_EDIT_ACTION);
     if (flow->followed && !wants_names(*flow)) {
       flow->followed = false;
-      fresh_.push_back(key);
+      fresh_.push_back({key, flow->id});
     }
     if (flow->decided && flow->action != 0) remember_service(key, *flow, true);
     if (before != flow->action) emit("update", key, *flow, "policy");
