@@ -449,6 +449,7 @@ TEST_F(Flow, AFlowWithoutALimitIsSampledOn) {
   std::vector<l7m_edit> edits(1);
   edits[0].key = key.raw;
   edits[0].what = L7M_EDIT_PACKETS;
+  edits[0].flow_id = plane_->maps.candidate(key)->flow_id;
   edits[0].packets = L7M_NO_LIMIT;
   ASSERT_TRUE(plane_->maps.edit(edits).ok());
   plane_->records();
