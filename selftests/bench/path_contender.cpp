@@ -118,8 +118,8 @@ class Ours final : public PathContender {
   Status begin(const Lab& lab) override {
     auto daemon = start_daemon(
         lab, std::string(R"({"version": 1, "interfaces": [{"name": "lan0", "mode": ")") +
-                 (xdp_ ? "native" : "tc") +
-                 R"("}], "classes": [{"name": "all", "mark": "0x1/0xff"}]})");
+                 (xdp_ ? R"(native"}], "vlan": "ignore)" : R"(tc"}], "vlan": "key)") +
+                 R"(", "classes": [{"name": "all", "mark": "0x1/0xff"}]})");
     if (!daemon) return daemon.error();
     daemon_ = std::move(*daemon);
     return success();

@@ -15,6 +15,7 @@ policy() {
 {
   "version": 1,
   "interfaces": [ { "name": "lan0", "mode": "$1" } ],
+  "vlan": "ignore",
   "classes": [
     { "name": "zoom", "match": { "applications": ["Zoom"] }, "mark": "0x85/0xff", "ipset": { "name": "ZOOM_$1" } },
     { "name": "shells", "match": { "applications": ["SSH"] }, "drop": true, "ipset": { "name": "SHELLS_$1" } }

@@ -26,6 +26,7 @@ policy() {
 {
   "version": 1,
   "interfaces": [ { "name": "lan0", "mode": "$1" } ],
+  "vlan": "ignore",
   "sampling": { "whole_snaplen": 4096 },
   "classes": [
     { "name": "zoom", "match": { "applications": ["Zoom"] }, "mark": "0x85/0xff" },

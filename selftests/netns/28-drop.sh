@@ -14,6 +14,7 @@ policy() {
 {
   "version": 1,
   "interfaces": [ { "name": "lan0", "mode": "$1" } ],
+  "vlan": "ignore",
   "classes": [ { "name": "ticks", "match": { "server_ports": [5300], "transports": ["udp"] }, "drop": true } ]
 }
 END

@@ -43,6 +43,7 @@ for mode in tc native; do
 			{
 			  "version": 1,
 			  "interfaces": [ { "name": "lan0", "mode": "$mode" } ],
+			  "vlan": "ignore",
 			  "classes": [ { "name": "meetings", "match": { "applications": ["Zoom"] }, "mark": "0x1/0xff" } ]
 			}
 		END

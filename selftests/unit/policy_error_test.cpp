@@ -128,7 +128,7 @@ TEST(PolicyError, Settings) {
       {R"({ "version": 1, "first_packet": { "hints": "yes" } })",
        "1:44: first_packet.hints: must be true or false"},
       {R"({ "version": 1, "vlan": "both" })",
-       "1:26: vlan: unknown use of VLANs \"both\": must be one of key, ignore"},
+       "1:25: vlan: unknown use of VLANs \"both\": must be one of key, ignore"},
       {R"({ "version": 1, "decapsulate": ["l2tp"] })",
        "1:33: decapsulate[0]: unknown tunnel \"l2tp\": must be one of gre, ipip, gtpu, vxlan"},
       {R"({ "version": 1, "state_marks": { "final": "0x100", "mask": "0x300" , "guessed": "0x400"} })",

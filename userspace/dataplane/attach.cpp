@@ -134,6 +134,17 @@ Status choose_and_put_xdp(const Job& job, Transaction& transaction, Attachment& 
         "attach XDP to", name, 0,
         "packets have no link-layer header there (" + job.facts.driver + "); use mode tc or auto"};
   }
+  if (job.programs.vlan_key && strips_vlan_tags(job.facts.ifindex) &&
+      (job.facts.hardware || wanted != AttachMode::automatic)) {
+    const std::string why = fmt::format(
+        "its VLAN tags are taken off before XDP sees them, and the keys of flows have VLAN ids; "
+        "'ethtool -K {} rxvlan off rx-vlan-stag-hw-parse off' leaves the tags there, "
+        "\"vlan\": \"ignore\" the ids out",
+        name);
+    if (wanted != AttachMode::automatic) return Error{"attach XDP to", name, 0, why};
+    log_info("{}: taking TC: {}", name, why);
+    return success();
+  }
   if (wanted == AttachMode::automatic) {
     if (job.facts.hardware)
       try_native(job, transaction, out);

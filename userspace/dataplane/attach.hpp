@@ -27,6 +27,7 @@ struct ProgramSet {
   int ingress_l3 = -1;
   int egress_l3 = -1;
   int after_xdp = -1;
+  bool vlan_key = false;  // keys have VLAN ids: XDP must see the tags that TC sees
 };
 
 // Makes an XDP object over the TC programs' maps, opened and not loaded, with "l7mark_xdp" and

@@ -76,6 +76,9 @@ class Dataplane {
   // Loads without pins: for replays, tests and benchmarks.
   static Result<Dataplane> open_private(const DataplaneOptions& options, const Features& features);
 
+  // L7M_PARSE_* that the programs were loaded with.
+  [[nodiscard]] std::uint32_t parse() const { return options_.parse; }
+
   Dataplane(Dataplane&&) noexcept;
   Dataplane& operator=(Dataplane&&) noexcept;
   ~Dataplane();

@@ -28,6 +28,7 @@ ProgramSet program_set(const Dataplane& dataplane) {
   out.ingress_l3 = dataplane.program_fd("l7mark_ingress_l3");
   out.egress_l3 = dataplane.program_fd("l7mark_egress_l3");
   out.after_xdp = dataplane.program_fd("l7mark_after_xdp");
+  out.vlan_key = (dataplane.parse() & L7M_PARSE_VLAN_KEY) != 0;
   return out;
 }
 

@@ -42,6 +42,7 @@ zoom_policy() {
 		{
 		  "version": 1,
 		  "interfaces": [ { "name": "lan0", "mode": "$1" } ],
+		  "vlan": "ignore",
 		  "classes": [
 		    { "name": "zoom", "match": { "applications": ["Zoom"] }, "mark": "0x85/0xff",
 		      "ipset": { "name": "NETIFY_ZOOM", "timeout": 600 },
