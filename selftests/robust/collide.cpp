@@ -12,7 +12,13 @@ namespace l7mark::robust {
 
 namespace {
 
-constexpr std::uint32_t kSeed = 0x5eed5eed;
+// Secrets as somebody may have who is not this instance.
+l7m_secrets other_secrets() {
+  Random random(0x5eed);
+  l7m_secrets out{};
+  for (__u64& word : out.candidate) word = static_cast<__u64>(random.next()) << 32 | random.next();
+  return out;
+}
 
 l7m_key key_of(const Tuple& tuple, std::uint8_t protocol) {
   const Endpoint* low = &tuple.from;
@@ -29,8 +35,9 @@ l7m_key key_of(const Tuple& tuple, std::uint8_t protocol) {
 }
 
 std::uint32_t bucket_of(const Tuple& tuple, std::uint32_t buckets) {
+  static const l7m_secrets secrets = other_secrets();
   const l7m_key key = key_of(tuple, kUdp);
-  return l7m_candidate_set_of(l7m_candidate_hash(&key, kSeed), buckets);
+  return l7m_candidate_set_of(l7m_candidate_hash(&key, &secrets), buckets);
 }
 
 }  // namespace

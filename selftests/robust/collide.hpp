@@ -13,13 +13,14 @@ struct Tuple {
   Endpoint from, to;
 };
 
-// IPv6 tuples (TCP) that met in one bucket whatever the seed was, while the seed was added to what
-// was hashed and was no key: a flipped top bit goes through an odd multiplication unchanged, and
-// the next words' bits undo it.
+// IPv6 tuples (TCP) whose hash was one whatever the seed, by a hash that joined each pair of words
+// to its state by XOR and then multiplied it with a constant (l7m_candidate_hash6() before layout
+// 2). A flipped top bit goes through an odd multiplication unchanged, and the next pair's bits undo
+// it.
 [[nodiscard]] std::vector<Tuple> collide_always(const Flow& flow);
 
-// `count` tuples (UDP) that meet in one bucket of `buckets` under one seed, which is not the
-// instance's: that one is secret.
+// `count` tuples (UDP) that meet in one bucket of `buckets` under secrets that are not the
+// instance's.
 [[nodiscard]] std::vector<Tuple> collide_for_a_seed(const Flow& flow, std::uint32_t buckets,
                                                     unsigned count);
 
