@@ -122,6 +122,8 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 	}
 	c = &place->value;
 	c->last_seen = now;
+	if (!c->count.packets[met->sender & 1] && met->sender != c->initiator)
+		l7m_note_two_way(spot.set, place);
 	if (p->fragment == L7M_FRAGMENT_LATER) {
 		if (!(l7m_config.flags & L7M_CFG_REPLAY))
 			l7m_count_candidate(c, met);

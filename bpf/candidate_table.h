@@ -12,7 +12,7 @@
 #define L7M_CANDIDATE_LIFE 120000 /* jiffies: at least 120 s at any HZ */
 
 /* How a flow comes to its place. */
-enum { L7M_PUT_FREE, L7M_PUT_EVICTS, L7M_PUT_FOUND };
+enum { L7M_PUT_FREE, L7M_PUT_FOUND, L7M_PUT_EVICTS, L7M_PUT_EVICTS_TWO_WAY };
 
 /* Where a flow is among the candidates, or would be. */
 struct l7m_spot {
@@ -97,8 +97,37 @@ static __always_inline struct l7m_candidate *l7m_find_candidate(const struct l7m
 	return place ? &place->value : 0;
 }
 
+/* The other endpoint has answered. A byte of its own: no lock, and no harm if the place has just
+ * been given to another flow.
+ */
+static __always_inline void l7m_note_two_way(struct l7m_candidate_set *set,
+					     const struct l7m_candidate_place *place)
+{
+	set->two_way[(place - set->place) & L7M_TAG_PLACE] = 1;
+}
+
 /*
- * Gives the flow of the scratch entry a place: a free one, else that of the flow which came first.
+ * The place that makes way: the first from `next` on whose flow is one-way, `next` itself if there
+ * is none. Without a branch: each would be another state for the verifier to follow.
+ */
+static __always_inline __u32 l7m_choose_victim(const struct l7m_candidate_set *set)
+{
+	const __u64 ones = 0x0101010101010101ULL;
+	__u32 i, next = set->next & L7M_TAG_PLACE;
+	__u64 one_way = 0;
+
+#pragma unroll
+	for (i = 0; i < L7M_WAYS; i++)
+		one_way |= (__u64)(set->two_way[i] ^ 1) << (8 * i);
+	one_way = one_way >> (8 * next) | one_way << (-8 * next & 63);
+	/* The bytes below the first that is set, counted: all eight if none is. */
+	one_way &= -one_way;
+	return next + (__u32)(((one_way - 1) & ones) * ones >> 56);
+}
+
+/*
+ * Gives the flow of the scratch entry a place: a free one, else that of a left-over or of the flow
+ * that l7m_choose_victim() finds.
  * The caller has looked without the lock. If another CPU was faster the flow has a place already,
  * with an id and an action that a record may have told: that one is returned as it is.
  */
@@ -108,13 +137,13 @@ static __noinline struct l7m_candidate_place *l7m_put_candidate(struct l7m_candi
 	const struct l7m_key *key = &met->out.key;
 	const struct l7m_candidate *value = &met->candidate;
 	struct l7m_candidate_place *place;
-	__u32 i, at, found, how;
+	__u32 i, at, aged, found, how;
 	__u64 number;
 
 	if (!set)
 		return 0;
 	bpf_spin_lock(&set->lock);
-	at = *(volatile __u32 *)&set->next;
+	at = l7m_choose_victim(set);
 	how = L7M_PUT_EVICTS;
 #pragma unroll
 	for (i = 0; i < L7M_WAYS; i++) {
@@ -143,20 +172,31 @@ static __noinline struct l7m_candidate_place *l7m_put_candidate(struct l7m_candi
 		return place;
 	}
 	if (how == L7M_PUT_EVICTS) {
-		set->next = at + 1;
+		/* A two-way flow that nobody ended must not stay for ever: all ages get a look. */
+		aged = set->aged++ & L7M_TAG_PLACE;
+		if ((__s32)(value->last_seen - set->place[aged].value.last_seen) >
+		    L7M_CANDIDATE_LIFE)
+			at = aged;
+		else
+			set->next = at + 1;
+		place = &set->place[at];
+		how += set->two_way[at] & 1;
 		if ((__s32)(value->last_seen - place->value.last_seen) > L7M_CANDIDATE_LIFE)
 			how = L7M_PUT_FREE;
 	}
 	/* No packet finds a place that is half written. */
 	*(volatile __u32 *)&set->tag[at] = 0;
+	set->two_way[at] = 0;
 	place->key = *key;
 	place->value = *value;
 	place->flight[0] = (struct l7m_flight){};
 	place->flight[1] = (struct l7m_flight){};
 	*(volatile __u32 *)&set->tag[at] = tag | at;
 	bpf_spin_unlock(&set->lock);
-	if (how == L7M_PUT_EVICTS)
-		l7m_count(L7M_COUNT_CANDIDATE_EVICTED, 1);
+	if (how >= L7M_PUT_EVICTS)
+		l7m_count(how == L7M_PUT_EVICTS ? L7M_COUNT_CANDIDATE_EVICTED_ONE_WAY
+						: L7M_COUNT_CANDIDATE_EVICTED_TWO_WAY,
+			  1);
 	l7m_count(L7M_COUNT_NEW_FLOW, 1);
 	return place;
 }

@@ -36,8 +36,8 @@ struct {
 
 /*
  * Flows being sampled, of both families; the places of a set are its flows'. Programs insert,
- * userspace has `l7mark_settle` take out with the verdict. Full: the flow that was quiet for
- * longest makes way, is counted, and begins anew if it goes on.
+ * userspace has `l7mark_settle` take out with the verdict. Full: a flow makes way, one-way flows
+ * first, is counted, and begins anew if it goes on.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -184,9 +184,11 @@ L7M_ASSERT_SIZE(struct l7m_flight, 12);
 
 /*
  * An entry of map `candidates`, an array: a flow has its set by its key's hash (candidates.h), and
- * takes any of the places there; if none is free, that of the flow which came first. No list is
- * kept in order for that, as an LRU hash does: that was about half of what a new flow cost. The
- * lock is for taking and giving back a place; what a packet counts in its own is written without.
+ * takes any of the places there; if none is free, that of a flow which only one endpoint has sent
+ * packets of: a stranger makes such flows at will. They make way in turn, and so do the others once
+ * there is none. No list is kept in order for that, as an LRU hash does: that was about half of
+ * what a new flow cost. The lock is for taking and giving back a place; what a packet counts in its
+ * own is written without, and so is `two_way`.
  */
 #define L7M_WAYS      8
 #define L7M_TAG_PLACE 0x07U /* number of the place */
@@ -202,9 +204,11 @@ L7M_ASSERT_SIZE(struct l7m_candidate_place, 128);
 
 struct l7m_candidate_set {
 	struct bpf_spin_lock lock;
-	__u32 next;	     /* place that makes way when none is free: they take turns */
-	__u32 tag[L7M_WAYS]; /* 0: free; else 28 bits of the hash, L7M_TAG_TAKEN, its number */
-	__u32 reserved[6];   /* all that a look-up reads is one cache line */
+	__u32 next;		/* place that makes way when none is free: they take turns */
+	__u32 tag[L7M_WAYS];	/* 0: free; else 28 bits of the hash, L7M_TAG_TAKEN, its number */
+	__u8 two_way[L7M_WAYS]; /* 1: both endpoints have sent packets of it */
+	__u32 aged;		/* place whose age is looked at next when none is free */
+	__u32 reserved[3];	/* all that a look-up reads is one cache line */
 	struct l7m_candidate_place place[L7M_WAYS];
 };
 L7M_ASSERT_SIZE(struct l7m_candidate_set, 1088);
@@ -373,7 +377,10 @@ L7M_ASSERT_SIZE(struct l7m_meta, 8);
 	X(COPY_FAILED, "copy_failed", "samples not taken: the packet's bytes could not be read")   \
 	X(FLIGHT_REFUSED, "flights_refused",                                                       \
 	  "handshake packets copied in part: the source's budget was used up")                     \
-	X(CANDIDATE_EVICTED, "candidates_evicted", "candidates that made way for newer flows")     \
+	X(CANDIDATE_EVICTED_ONE_WAY, "candidates_evicted_one_way",                                 \
+	  "candidates that made way for newer flows: packets of one endpoint only")                \
+	X(CANDIDATE_EVICTED_TWO_WAY, "candidates_evicted_two_way",                                 \
+	  "candidates that made way for newer flows: packets both ways")                           \
 	X(BY_SERVICE, "provisional_by_service", "flows marked at once by service memory")          \
 	X(BY_HINT, "provisional_by_hint", "flows marked at once by a DNS hint")                    \
 	X(REOPENED, "reopened", "closed flows begun anew by a SYN")                                \

@@ -126,8 +126,9 @@ class Ours final : public PathContender {
   }
 
   Result<std::optional<Captured>> end(const Lab& lab) override {
-    const auto counters = daemon_counters(lab, {"sampled_packets", "ring_full", "ring_missing",
-                                                "paused", "copy_failed", "candidates_evicted"});
+    const auto counters = daemon_counters(
+        lab, {"sampled_packets", "ring_full", "ring_missing", "paused", "copy_failed",
+              "candidates_evicted_one_way", "candidates_evicted_two_way"});
     daemon_.stop();
     if (!counters) return counters.error();
     Captured out;

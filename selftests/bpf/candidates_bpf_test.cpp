@@ -63,6 +63,18 @@ class Candidates : public testing::Test {
     return plane_->maps.candidate(key_of(ends)).has_value();
   }
 
+  // Packets from both endpoints.
+  void answered(const Endpoints& ends) const {
+    ingress(segment(ends, kSyn));
+    ingress(segment(ends.reversed(), kSyn | kAck));
+  }
+  // Candidates that made way while they had packets both ways, or one way only.
+  [[nodiscard]] std::uint64_t evicted(bool two_way) const {
+    return plane_->count(two_way ? L7M_COUNT_CANDIDATE_EVICTED_TWO_WAY
+                                 : L7M_COUNT_CANDIDATE_EVICTED_ONE_WAY);
+  }
+  [[nodiscard]] std::uint64_t evicted() const { return evicted(false) + evicted(true); }
+
   // Of the flow that is sampled; 0 if none is.
   [[nodiscard]] std::uint64_t life(const Endpoints& ends) const {
     const auto candidate = plane_->maps.candidate(key_of(ends));
@@ -91,17 +103,92 @@ TEST_F(Candidates, FullSetTakesTurns) {
   if (IsSkipped()) return;
   for (unsigned n = 0; n < L7M_WAYS; ++n) ingress(segment(ends_of(n, n % 2 == 1), kSyn));
   EXPECT_EQ(plane_->candidates(), L7M_WAYS);
-  EXPECT_EQ(plane_->count(L7M_COUNT_CANDIDATE_EVICTED), 0U);
+  EXPECT_EQ(evicted(), 0U);
   for (unsigned n = L7M_WAYS; n < L7M_WAYS * 2; ++n) {
     ingress(segment(ends_of(n), kSyn));
     EXPECT_TRUE(known(ends_of(n)));
     EXPECT_EQ(plane_->candidates(), L7M_WAYS);
-    EXPECT_EQ(plane_->count(L7M_COUNT_CANDIDATE_EVICTED), n - L7M_WAYS + 1);
+    EXPECT_EQ(evicted(), n - L7M_WAYS + 1);
   }
   for (unsigned n = 0; n < L7M_WAYS; ++n) EXPECT_FALSE(known(ends_of(n, n % 2 == 1))) << n;
   ingress(segment(ends_of(0), kSyn));
   EXPECT_TRUE(known(ends_of(0)));
   EXPECT_EQ(plane_->count(L7M_COUNT_NEW_FLOW), L7M_WAYS * 2 + 1);
+}
+
+// A flood of SYNs takes the places of its like only: what both endpoints have sent packets of
+// stays, with its life.
+TEST_F(Candidates, OneWayFlowsMakeWayFirst) {
+  ASSERT_NO_FATAL_FAILURE(make(L7M_WAYS));
+  if (IsSkipped()) return;
+  constexpr unsigned kTwoWay = 5, kFlood = 100;
+  std::map<unsigned, std::uint64_t> lives;
+  for (unsigned n = 0; n < L7M_WAYS; ++n) {
+    const bool two_way = n != 0 && n != 3 && n != 4;  // in the midst of the others
+    if (two_way)
+      answered(ends_of(n, n % 2 == 1));
+    else
+      ingress(segment(ends_of(n), kSyn));
+    if (two_way) lives[n] = life(ends_of(n, n % 2 == 1));
+  }
+  ASSERT_EQ(lives.size(), kTwoWay);
+  for (unsigned n = 1000; n < 1000 + kFlood; ++n) {
+    ingress(segment(ends_of(n), kSyn));
+    ingress(segment(ends_of(n), kAck, 20));  // more of the same side changes nothing
+    for (unsigned back = 0; back < L7M_WAYS - kTwoWay && n - back >= 1000; ++back)
+      EXPECT_TRUE(known(ends_of(n - back))) << "those that came last are there: they take turns";
+    if (n >= 1000 + L7M_WAYS - kTwoWay) {
+      EXPECT_FALSE(known(ends_of(n - (L7M_WAYS - kTwoWay))));
+    }
+  }
+  for (const auto& [n, id] : lives) EXPECT_EQ(life(ends_of(n, n % 2 == 1)), id) << n;
+  EXPECT_EQ(evicted(false), kFlood);
+  EXPECT_EQ(evicted(true), 0U);
+}
+
+// Where all have packets both ways they take turns likewise, and are counted apart.
+TEST_F(Candidates, TwoWayFlowsMakeWayWhereThereAreNoOthers) {
+  ASSERT_NO_FATAL_FAILURE(make(L7M_WAYS));
+  if (IsSkipped()) return;
+  for (unsigned n = 0; n < L7M_WAYS; ++n) answered(ends_of(n));
+  for (unsigned n = L7M_WAYS; n < L7M_WAYS * 2; ++n) {
+    answered(ends_of(n));
+    EXPECT_TRUE(known(ends_of(n)));
+    EXPECT_EQ(plane_->candidates(), L7M_WAYS);
+  }
+  for (unsigned n = 0; n < L7M_WAYS; ++n) EXPECT_FALSE(known(ends_of(n))) << n;
+  EXPECT_EQ(evicted(true), L7M_WAYS);
+  EXPECT_EQ(evicted(false), 0U);
+}
+
+// The next flow in a place is not taken for the one that was there.
+TEST_F(Candidates, PlacesForgetThatFlowsWereTwoWay) {
+  ASSERT_NO_FATAL_FAILURE(make(L7M_WAYS));
+  if (IsSkipped()) return;
+  for (unsigned n = 0; n < L7M_WAYS; ++n) answered(ends_of(n));
+  EXPECT_EQ(settle(ends_of(2), L7M_SETTLE_TAKE, life(ends_of(2))).result, L7M_SETTLE_TOOK);
+  ingress(segment(ends_of(20), kSyn));
+  ingress(segment(ends_of(21), kSyn));
+  EXPECT_FALSE(known(ends_of(20)));
+  EXPECT_TRUE(known(ends_of(21)));
+  EXPECT_EQ(evicted(false), 1U);
+  EXPECT_EQ(evicted(true), 0U);
+}
+
+// Two-way flows that nobody ended do not keep the others out for ever.
+TEST_F(Candidates, TwoWayLeftOversMakeWay) {
+  ASSERT_NO_FATAL_FAILURE(make(L7M_WAYS));
+  if (IsSkipped()) return;
+  for (unsigned n = 0; n < L7M_WAYS - 1; ++n) {
+    answered(ends_of(n));
+    auto candidate = plane_->maps.candidate(key_of(ends_of(n)));
+    ASSERT_TRUE(candidate);
+    candidate->last_seen -= 120'001;
+    ASSERT_TRUE(plane_->maps.put_candidate(key_of(ends_of(n)), *candidate).ok());
+  }
+  for (unsigned n = 100; n < 100 + L7M_WAYS * 2; ++n) ingress(segment(ends_of(n), kSyn));
+  for (unsigned n = 0; n < L7M_WAYS - 1; ++n) EXPECT_FALSE(known(ends_of(n))) << n;
+  EXPECT_EQ(evicted(true), 0U) << "no loss";
 }
 
 // What is left over of an old flow is no loss.
@@ -117,7 +204,7 @@ TEST_F(Candidates, LeftOversAreTakenOverUncounted) {
   }
   ingress(segment(ends_of(L7M_WAYS), kSyn));
   EXPECT_TRUE(known(ends_of(L7M_WAYS)));
-  EXPECT_EQ(plane_->count(L7M_COUNT_CANDIDATE_EVICTED), 0U);
+  EXPECT_EQ(evicted(), 0U);
 }
 
 TEST_F(Candidates, PlacesGivenBackAreFree) {
@@ -137,7 +224,7 @@ TEST_F(Candidates, PlacesGivenBackAreFree) {
     EXPECT_EQ(settle(ends, L7M_SETTLE_TAKE, id).result, 0) << "it is gone";
   }
   EXPECT_EQ(plane_->candidates(), 0U);
-  EXPECT_EQ(plane_->count(L7M_COUNT_CANDIDATE_EVICTED), 0U);
+  EXPECT_EQ(evicted(), 0U);
 }
 
 // Over many sets: every flow is found again.
@@ -145,7 +232,7 @@ TEST_F(Candidates, ManyFlowsFindTheirPlaces) {
   ASSERT_NO_FATAL_FAILURE(make(8192));
   if (IsSkipped()) return;
   for (unsigned n = 0; n < 1024; ++n) ingress(segment(ends_of(n), kSyn));
-  EXPECT_EQ(plane_->count(L7M_COUNT_CANDIDATE_EVICTED), 0U) << "an eighth full";
+  EXPECT_EQ(evicted(), 0U) << "an eighth full";
   for (unsigned n = 0; n < 1024; ++n) {
     ingress(segment(ends_of(n), kAck, 1));
     const auto candidate = plane_->maps.candidate(key_of(ends_of(n)));
@@ -337,7 +424,7 @@ TEST_F(Candidates, TwoCpusBeginOneFlow) {
                   })
                   .ok());
   EXPECT_EQ(ids.size(), flows);
-  EXPECT_EQ(flows, kRounds - plane_->count(L7M_COUNT_CANDIDATE_EVICTED));
+  EXPECT_EQ(flows, kRounds - evicted());
   EXPECT_EQ(lost, 0U) << "packets";
 }
 
