@@ -67,15 +67,22 @@ inline constexpr std::uint8_t kConfidences = 6;
   return "none";
 }
 
+// An answer of the flow's own packets. All others are guesses, and `none` is no answer at all.
+[[nodiscard]] constexpr bool is_own(Confidence confidence) {
+  return confidence == Confidence::dpi || confidence == Confidence::detector;
+}
+
 // The source of what a flow is taken for; `none` while there is none.
 enum class Source : std::uint8_t {
   none,
   answer,   // what was found in the flow's own packets
+  guess,    // its port, its address, or another flow of its hosts
   headers,  // a class that needs nothing but headers
   service,  // service memory: earlier flows of the client to the same service
   dns,      // a DNS answer that named the server
   manual,   // whoever wrote the verdict into the kernel's map by hand
 };
+inline constexpr std::size_t kSources = 7;
 
 [[nodiscard]] constexpr std::string_view to_string(Source source) {
   switch (source) {
@@ -83,6 +90,8 @@ enum class Source : std::uint8_t {
       return "none";
     case Source::answer:
       return "answer";
+    case Source::guess:
+      return "guess";
     case Source::headers:
       return "headers";
     case Source::service:
@@ -184,6 +193,7 @@ struct FlowFacts {
   std::uint8_t client_mac[6] = {0, 0, 0, 0, 0, 0};  // all 0 if not known
 
   [[nodiscard]] bool answered() const { return application != 0 || master != 0; }
+  [[nodiscard]] bool own_answer() const { return answered() && is_own(confidence); }
 };
 
 // An answer of a classifier about one flow.
@@ -192,8 +202,9 @@ struct Answer {
   std::uint64_t id = 0;  // l7m_candidate.flow_id: the life that it is about
   std::uint8_t initiator = 0;
   FlowState state = FlowState::undecided;
-  bool closed = false;    // FIN or RST was seen
-  bool followed = false;  // the last word, but DNS: its samples are read on for the names in them
+  bool closed = false;      // FIN or RST was seen
+  bool followed = false;    // the last word, but DNS: its samples are read on for the names in them
+  std::uint16_t flags = 0;  // L7M_FLOW_*, as of the last sample
   FlowFacts facts;
   std::uint32_t sampled_packets = 0;  // copied so far
   std::uint64_t sampled_bytes = 0;

@@ -229,6 +229,28 @@ TEST_F(ClassifierTest, QuietFlowsAreGivenUp) {
   EXPECT_EQ(classifier_->flows(), 0U);
 }
 
+// "Unknown" is no answer, and so not a final one.
+TEST_F(ClassifierTest, UnknownIsNotFinal) {
+  Endpoints ends = ends_;
+  ends.dport = 4443;  // nDPI has no guess for it
+  take(Sample(syn(ends), kSecond));
+  classifier_->finish();
+  ASSERT_EQ(answers_.size(), 1U);
+  EXPECT_EQ(answers_[0].name, "Unknown");
+  EXPECT_EQ(answers_[0].state, FlowState::guessed);
+  EXPECT_EQ(answers_[0].facts.confidence, Confidence::none);
+}
+
+// Who gave the first packet its class.
+TEST_F(ClassifierTest, AnAnswerTellsTheFlowsFlags) {
+  Sample sample(hello(ends_), kSecond);
+  sample.head.candidate_flags |= L7M_FLOW_SERVICE | L7M_FLOW_PROBE;
+  take(sample);
+  classifier_->finish();
+  ASSERT_FALSE(answers_.empty());
+  for (const Answer& answer : answers_) EXPECT_EQ(answer.flags, sample.head.candidate_flags);
+}
+
 TEST_F(ClassifierTest, AnAbandonedFlowGetsNoAnswer) {
   const Sample sample(syn(ends_));
   take(sample);

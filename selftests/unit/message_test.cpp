@@ -21,6 +21,7 @@ Answer sample_answer() {
   answer.initiator = 1;
   answer.state = FlowState::guessed;
   answer.closed = true;
+  answer.flags = L7M_FLOW_SERVICE | 0x100;
   answer.facts.client = *Address::parse("192.0.2.1");
   answer.facts.server = *Address::parse("2001:db8::1");
   answer.facts.client_port = 40000;
@@ -83,6 +84,7 @@ TEST(Message, ComesBackAsItWas) {
   EXPECT_EQ(answer.initiator, was.initiator);
   EXPECT_EQ(answer.state, was.state);
   EXPECT_TRUE(answer.closed);
+  EXPECT_EQ(answer.flags, L7M_FLOW_SERVICE | 0x100);
   EXPECT_EQ(answer.facts.client, was.facts.client);
   EXPECT_EQ(answer.facts.server, was.facts.server);
   EXPECT_EQ(answer.facts.server_port, 443);

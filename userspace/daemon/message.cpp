@@ -113,6 +113,7 @@ void answer_fields(Archive& io, AnswerRef& a) {
   io(a.state);
   io(a.closed);
   io(a.followed);
+  io(a.flags);
   facts_fields(io, a.facts);
   io(a.sampled_packets);
   io(a.sampled_bytes);

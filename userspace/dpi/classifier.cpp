@@ -597,7 +597,7 @@ void Classifier::untell(Flow& flow) {
 // The last word. The flow is gone then, or followed.
 void Classifier::settle(Flow& flow) {
   const bool followed = may_follow(flow);
-  answer(flow, flow.guessed ? FlowState::guessed : FlowState::final, followed);
+  answer(flow, FlowState::final, followed);
   if (followed) {
     follow(flow);
     return;
@@ -606,6 +606,7 @@ void Classifier::settle(Flow& flow) {
   erase(flow);
 }
 
+// `final` becomes `guessed` where the flow has no answer of its own.
 void Classifier::answer(Flow& flow, FlowState state, bool followed) {
   Answer out;
   out.key = flow.key;
@@ -614,6 +615,7 @@ void Classifier::answer(Flow& flow, FlowState state, bool followed) {
   out.state = state;
   out.closed = is_closed(flow.flags);
   out.followed = followed;
+  out.flags = flow.flags;
   FlowFacts& facts = out.facts;
   const int client = flow.client;
   facts.client = flow.key.address(client);
@@ -629,6 +631,7 @@ void Classifier::answer(Flow& flow, FlowState state, bool followed) {
   engine_.describe(flow.engine, flow.detection, facts, both_ways);
   if (flow.handshake) describe_handshake(flow.handshake->facts(), engine_, facts);
   add_findings(flow, facts);
+  if (state == FlowState::final && !facts.own_answer()) out.state = FlowState::guessed;
   out.sampled_packets = flow.sampled_packets;
   out.sampled_bytes = flow.sampled_bytes;
   out.count = flow.count;

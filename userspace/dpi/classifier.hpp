@@ -21,7 +21,8 @@ namespace l7mark {
 class ClassifierSink {
  public:
   virtual ~ClassifierSink() = default;
-  // State `provisional`: more samples may change it. `final` or `guessed`: the last word.
+  // State `provisional`: more samples may change it. `final` or `guessed`, which is a last word
+  // without an answer of the flow's own: the last.
   virtual void on_answer(Answer&& answer) = 0;
   virtual void on_dns(DnsAnswer&& answer) = 0;
   // nDPI is about to look at this flow, and not because of the record that was given last.
