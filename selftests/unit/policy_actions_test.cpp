@@ -54,6 +54,30 @@ TEST(PolicySettings, TellWhetherAnyClassDrops) {
       0U);
 }
 
+// Of a class that is spared only the drop is left out, and a later one may drop in its place.
+TEST(MergeClasses, ASparedClassDropsNothing) {
+  const auto policy = policy_of(R"(
+      { "name": "a", "continue": true, "mark": "0x1/0x1", "drop": true, "ipset": { "name": "S" } },
+      { "name": "b", "continue": true, "drop": true },
+      { "name": "c", "mark": "0x2/0x2" })");
+  const auto merged = merge_classes(*policy, {0, 2}, {0});
+  EXPECT_FALSE(merged.drop);
+  EXPECT_EQ(merged.kernel[L7M_STATE_GUESSED].flags, L7M_ACT_MARK);
+  EXPECT_EQ(merged.kernel[L7M_STATE_GUESSED].mark, 3U);
+  EXPECT_EQ(merged.ipsets.size(), 1U);
+  EXPECT_TRUE(merge_classes(*policy, {0, 1}, {0}).drop);
+
+  ActionTable table(policy);
+  const std::uint32_t whole = *table.intern({0, 2});
+  const std::uint32_t spared = *table.intern({0, 2}, {0});
+  EXPECT_NE(whole, spared);
+  EXPECT_EQ(*table.intern({0, 2}, {0}), spared);
+  EXPECT_EQ(*table.intern({0, 2}, {2}), whole) << "there is no drop to leave out";
+  EXPECT_TRUE(table.effective(whole).drop);
+  EXPECT_FALSE(table.effective(spared).drop);
+  EXPECT_EQ(table.effective(spared).classes, table.effective(whole).classes);
+}
+
 TEST(MergeClasses, SetsAndLabelsAddUp) {
   const auto policy = policy_of(R"(
       { "name": "a", "continue": true, "ipset": { "name": "S" }, "conntrack": { "label": 1 } },

@@ -167,6 +167,56 @@ TEST(PolicyMatch, WhoDecided) {
 }
 
 // As in a policy for another version of nDPI.
+// A guess may mark, but not drop: the classes that hold by it are told apart, unless they name it.
+TEST(PolicyMatch, ClassesThatHoldByAGuess) {
+  struct Case {
+    std::string match;
+    bool by_port = false;  // the class holds by the guess when the confidence is `port`
+  };
+  const std::vector<Case> cases{
+      {R"("applications": ["Zoom"])", true},
+      {R"("masters": ["TLS"])", true},
+      {R"("categories": ["Video"])", true},
+      {R"("any": [{ "applications": ["DNS"] }, { "categories": ["Video"] }])", true},
+      {R"("all": [{ "applications": ["Zoom"] }, { "server_ports": [443] }])", true},
+      {R"("applications": ["Zoom"], "confidence": ["address"])", false},  // does not match at all
+      {R"("applications": ["Zoom"], "confidence": ["port"])", false},
+      {R"("all": [{ "applications": ["Zoom"] }, { "confidence": ["dpi", "port"] }])", false},
+      {R"("any": [{ "applications": ["Zoom"] }, { "server_ports": [443] }])", false},
+      {R"("server_ports": [443])", false},
+      {R"("risks": [8])", false},
+      {R"("hostnames": ["*.zoom.us"])", false},
+      {R"("applications": ["Own"])", false},
+      {R"("states": ["guessed"])", false},
+      {R"("not": { "applications": ["DNS"] })", false},
+  };
+  for (const auto& [match, by_port] : cases) {
+    const PolicyMatcher matcher = matcher_of(match);
+    FlowFacts facts = zoom_flow();
+    const auto by_guess = [&](Confidence confidence, FlowState state) {
+      facts.confidence = confidence;
+      return !matcher.by_guess(facts, state, matcher.match(facts, state, kNoon)).empty();
+    };
+    EXPECT_EQ(by_guess(Confidence::port, FlowState::guessed), by_port) << match;
+    EXPECT_EQ(by_guess(Confidence::port, FlowState::provisional),
+              by_port && match.find("states") == std::string::npos)
+        << match;
+    EXPECT_FALSE(by_guess(Confidence::dpi, FlowState::final)) << match;
+    EXPECT_FALSE(by_guess(Confidence::detector, FlowState::final)) << match;
+    // Taken over from the kernel, where no confidence is kept.
+    EXPECT_FALSE(by_guess(Confidence::none, FlowState::final)) << match;
+    facts = without_answer(facts);
+    EXPECT_FALSE(by_guess(Confidence::none, FlowState::guessed)) << match;
+  }
+  const PolicyMatcher matcher = matcher_of(R"("applications": ["Zoom"])");
+  FlowFacts facts = zoom_flow();
+  for (const Confidence guess : {Confidence::address, Confidence::cache}) {
+    facts.confidence = guess;
+    EXPECT_THAT(matcher.by_guess(facts, FlowState::guessed, {0}), ElementsAre(0));
+    EXPECT_EQ(matcher.source(facts, {0}), Source::guess);
+  }
+}
+
 TEST(PolicyMatch, ApplicationsThatThisNdpiLacksMatchNothing) {
   const FlowFacts facts = zoom_flow();
   for (const char* match :

@@ -47,9 +47,11 @@ l7m_action kernel_action(const Actions& merged, const MaskedValue& mark, std::ui
 
 }  // namespace
 
-EffectiveAction merge_classes(const Policy& policy, const ClassList& classes) {
+EffectiveAction merge_classes(const Policy& policy, const ClassList& classes,
+                              const ClassList& spared) {
   EffectiveAction out;
   out.classes = classes;
+  out.spared = spared;
   Actions merged;
   MaskedValue mark;
   MaskedValue conntrack;
@@ -61,7 +63,7 @@ EffectiveAction merge_classes(const Policy& policy, const ClassList& classes) {
     keep_first(merged.tc_class, next.tc_class);
     if (!merged.allow && !merged.drop) {
       merged.allow = next.allow;
-      merged.drop = next.drop;
+      merged.drop = next.drop && std::find(spared.begin(), spared.end(), index) == spared.end();
     }
     out.log = out.log || next.log;
     const auto names_set = [](const auto& wanted) {
@@ -118,13 +120,17 @@ Status ActionTable::begin_generation(std::shared_ptr<const Policy> policy) {
 
 void ActionTable::retire_previous() {
   if (previous_ == nullptr) return;
-  for (const auto& [classes, id] : *previous_) effective_.erase(id);
+  for (const auto& [key, id] : *previous_) effective_.erase(id);
   previous_.reset();
 }
 
-Result<std::uint32_t> ActionTable::intern(const ClassList& classes) {
+Result<std::uint32_t> ActionTable::intern(const ClassList& classes, const ClassList& spared) {
   if (classes.empty()) return std::uint32_t{0};
-  if (const auto found = current_->find(classes); found != current_->end()) return found->second;
+  ClassList dropping;
+  for (const std::uint16_t index : spared)
+    if (policy_->classes[index].actions.drop) dropping.push_back(index);
+  auto key = std::pair(classes, std::move(dropping));
+  if (const auto found = current_->find(key); found != current_->end()) return found->second;
   if (effective_.size() >= kMaxIds)
     return Error{"number a combination of classes", policy_->classes[classes.front()].name, 0,
                  "all " + std::to_string(kMaxIds - 1) +
@@ -133,8 +139,8 @@ Result<std::uint32_t> ActionTable::intern(const ClassList& classes) {
   while (effective_.contains(next_)) next_ = next_ + 1 < kMaxIds ? next_ + 1 : 1;
   const std::uint32_t id = next_;
   next_ = next_ + 1 < kMaxIds ? next_ + 1 : 1;
-  put(id, merge_classes(*policy_, classes));
-  current_->emplace(classes, id);
+  put(id, merge_classes(*policy_, key.first, key.second));
+  current_->emplace(std::move(key), id);
   return id;
 }
 
@@ -150,7 +156,7 @@ const EffectiveAction& ActionTable::effective(std::uint32_t id) const {
 std::map<std::uint32_t, std::uint32_t> ActionTable::marks() const {
   const std::uint32_t bits = policy_->class_mark_bits();
   std::map<std::uint32_t, std::uint32_t> out;
-  for (const auto& [classes, id] : *current_) {
+  for (const auto& [key, id] : *current_) {
     const auto& action = effective_.at(id).kernel[L7M_STATE_FINAL];
     const std::uint32_t mark = action.mark & bits;
     if (mark != 0 && (action.flags & L7M_ACT_CLASSID) != 0)

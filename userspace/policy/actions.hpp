@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "flow.hpp"
@@ -23,6 +24,7 @@ namespace l7mark {
 // combine by their masks, bit by bit, the first class winning; sets and labels add up.
 struct EffectiveAction {
   ClassList classes;
+  ClassList spared;                                      // of them, those whose drop is left out
   std::string class_name;                                // the first class's, empty for none
   std::array<l7m_action, L7M_STATES> kernel{};           // by l7m_state
   std::array<MaskedValue, L7M_STATES> conntrack_mark{};  // by l7m_state; mask 0 for none
@@ -33,7 +35,9 @@ struct EffectiveAction {
   bool log = false;
 };
 
-[[nodiscard]] EffectiveAction merge_classes(const Policy& policy, const ClassList& classes);
+// The drop of a class in `spared` is left out: the flow is in it by what must not drop.
+[[nodiscard]] EffectiveAction merge_classes(const Policy& policy, const ClassList& classes,
+                                            const ClassList& spared = {});
 
 // Numbers of distinct combinations of classes. Number 0 is "no class" in every generation. A number
 // of the previous generation keeps its meaning until that generation is retired, so that flows not
@@ -55,7 +59,9 @@ class ActionTable {
   [[nodiscard]] bool has_previous() const { return previous_ != nullptr; }
 
   // The number of a combination in the current generation. Fails when all numbers are taken.
-  [[nodiscard]] Result<std::uint32_t> intern(const ClassList& classes);
+  // `spared` as merge_classes() takes it; classes that drop nothing may be in it.
+  [[nodiscard]] Result<std::uint32_t> intern(const ClassList& classes,
+                                             const ClassList& spared = {});
 
   // What must be in the map before a number handed out since the last call is used.
   [[nodiscard]] std::vector<Write> take_writes();
@@ -78,7 +84,7 @@ class ActionTable {
   }
 
  private:
-  using Generation = std::map<ClassList, std::uint32_t>;
+  using Generation = std::map<std::pair<ClassList, ClassList>, std::uint32_t>;
 
   void put(std::uint32_t id, EffectiveAction action);
 

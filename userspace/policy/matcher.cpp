@@ -6,6 +6,7 @@
 #include <ctime>
 #include <functional>
 #include <unordered_map>
+#include <utility>
 
 #include "policy/host_index.hpp"
 #include "policy/prefix_set.hpp"
@@ -116,12 +117,19 @@ class Subject {
         state_(state),
         doubt_(state == FlowState::undecided ? Truth::maybe : Truth::no) {}
 
+  // From now on a guessed application, master or category is no reason to match.
+  void distrust_guess() { distrusted_ = true; }
+
   [[nodiscard]] Truth matches(const CompiledMatch& compiled);
   [[nodiscard]] Truth is_own(const CompiledOwn& compiled);
 
  private:
   // Of what detection may still change.
   [[nodiscard]] Truth settled(bool hit) const { return doubt_ == Truth::no ? truth(hit) : doubt_; }
+  // The same of what may be guessed.
+  [[nodiscard]] Truth believed(bool hit) const {
+    return distrusted_ && hit ? Truth::maybe : settled(hit);
+  }
   [[nodiscard]] Truth has_host(std::uint32_t set);
   [[nodiscard]] Truth matches_detection(const CompiledMatch& compiled);
   [[nodiscard]] Truth matches_application(const CompiledMatch& compiled);
@@ -134,6 +142,7 @@ class Subject {
   const std::vector<CompiledOwn>& own_;
   FlowState state_;
   Truth doubt_;  // what a fact that is not there yet counts as
+  bool distrusted_ = false;
   bool looked_up_ = false;
   std::vector<std::uint32_t> host_sets_;
 };
@@ -157,7 +166,7 @@ Truth Subject::is_own(const CompiledOwn& compiled) {
 Truth Subject::matches_application(const CompiledMatch& compiled) {
   Truth out = compiled.applications.empty()
                   ? Truth::no
-                  : settled(compiled.applications.contains(facts_.application));
+                  : believed(compiled.applications.contains(facts_.application));
   for (const std::uint16_t index : compiled.own) {
     if (out == Truth::yes) break;
     out = either(out, is_own(own_[index]));
@@ -201,9 +210,9 @@ Truth Subject::matches_detection(const CompiledMatch& compiled) {
   Truth out = Truth::yes;
   if (!match.applications.empty()) out = matches_application(compiled);
   if (out == Truth::no) return out;
-  if (!match.masters.empty()) out = both(out, settled(compiled.masters.contains(facts_.master)));
+  if (!match.masters.empty()) out = both(out, believed(compiled.masters.contains(facts_.master)));
   if (!match.categories.empty())
-    out = both(out, settled(compiled.categories.contains(facts_.category)));
+    out = both(out, believed(compiled.categories.contains(facts_.category)));
   if (match.confidences != 0) {
     const bool hit = (match.confidences >> static_cast<unsigned>(facts_.confidence) & 1) != 0;
     out = both(out, settled(hit));
@@ -250,10 +259,12 @@ Truth Subject::matches(const CompiledMatch& compiled) {
     if (out == Truth::no) return out;
     out = both(out, matches(inner));
   }
+  const bool distrusted = std::exchange(distrusted_, false);
   for (const auto& inner : compiled.none) {
-    if (out == Truth::no) return out;
+    if (out == Truth::no) break;
     out = both(out, negate(matches(inner)));
   }
+  distrusted_ = distrusted;
   if (out == Truth::no || compiled.any.empty()) return out;
   Truth one = Truth::no;
   for (const auto& inner : compiled.any) {
@@ -277,6 +288,14 @@ bool needs_detection(const CompiledMatch& compiled, const std::vector<CompiledOw
          !match.hostnames.empty() || match.tls_versions != 0 || !match.tls_ciphers.empty() ||
          !match.alpn.empty() || !match.ja4.empty() || match.ech || match.confidences != 0 ||
          inner_needs(compiled.any) || inner_needs(compiled.all) || inner_needs(compiled.none);
+}
+
+// What the match asks for by `confidence`, in the lists of matches too.
+std::uint8_t named_confidences(const Match& match) {
+  std::uint8_t out = match.confidences;
+  for (const auto* list : {&match.any, &match.all})
+    for (const Match& inner : *list) out |= named_confidences(inner);
+  return out;
 }
 
 }  // namespace
@@ -320,6 +339,22 @@ class PolicyMatcher::Compiled {
       if (hit == Truth::maybe) return out;
       out.push_back(static_cast<std::uint16_t>(i));
       if (!c.proceed) return out;
+    }
+    return out;
+  }
+
+  [[nodiscard]] ClassList by_guess(const FlowFacts& facts, FlowState state,
+                                   const ClassList& classes) const {
+    ClassList out;
+    if (!facts.answered() || facts.own_answer()) return out;
+    // An answer that was taken over from the kernel has no confidence, but its state tells.
+    if (facts.confidence == Confidence::none && state == FlowState::final) return out;
+    Subject subject(facts, state, hosts_, own_);
+    subject.distrust_guess();
+    for (const std::uint16_t index : classes) {
+      const std::uint8_t named = named_confidences(policy_->classes[index].match);
+      if ((named >> static_cast<unsigned>(facts.confidence) & 1) != 0) continue;
+      if (subject.matches(classes_[index].match) != Truth::yes) out.push_back(index);
     }
     return out;
   }
@@ -402,8 +437,14 @@ ClassList PolicyMatcher::match(const FlowFacts& facts, FlowState state, WallTime
   return compiled_->match(facts, state, now);
 }
 
+ClassList PolicyMatcher::by_guess(const FlowFacts& facts, FlowState state,
+                                  const ClassList& classes) const {
+  return compiled_->by_guess(facts, state, classes);
+}
+
 Source PolicyMatcher::source(const FlowFacts& facts, const ClassList& classes) const {
-  if (facts.answered()) return Source::answer;
+  const bool guess = facts.confidence != Confidence::none && !is_own(facts.confidence);
+  if (facts.answered()) return guess ? Source::guess : Source::answer;
   if (classes.empty()) return Source::none;
   const bool by_headers = std::none_of(classes.begin(), classes.end(), [this](std::uint16_t index) {
     return compiled_->needs_detection(index);

@@ -35,6 +35,12 @@ class PolicyMatcher {
   // class that depends on it.
   [[nodiscard]] ClassList match(const FlowFacts& facts, FlowState state, WallTime now) const;
 
+  // Of these classes of match(): those that hold by a guess which they do not name. A guess is an
+  // application, a master or a category by port, by address or by another flow of the same hosts;
+  // a class names it by `confidence`. What a class rules out, it rules out by a guess as well.
+  [[nodiscard]] ClassList by_guess(const FlowFacts& facts, FlowState state,
+                                   const ClassList& classes) const;
+
   // The source of these classes of match(), or of having none of them. A class that matches by
   // what detection did not find, "Unknown" for instance, is decided by the answer too.
   [[nodiscard]] Source source(const FlowFacts& facts, const ClassList& classes) const;
