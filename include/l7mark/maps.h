@@ -69,8 +69,8 @@ L7M_ASSERT_SIZE(struct l7m_key4, 16);
 enum l7m_state {
 	L7M_STATE_UNDECIDED = 0, /* being sampled, no answer yet */
 	L7M_STATE_PROVISIONAL,	 /* marked by service memory, by a DNS hint, or by a first answer */
-	L7M_STATE_GUESSED,	 /* final, but by port or address only */
-	L7M_STATE_FINAL,	 /* final */
+	L7M_STATE_GUESSED,	 /* the last word, without an answer of the flow's own */
+	L7M_STATE_FINAL,	 /* the last word: the flow's own answer */
 	L7M_STATES,
 };
 
@@ -323,9 +323,11 @@ struct l7m_settings {
 	__u32 flight; /* bytes of a side's first flight, at most L7M_MAX_FLIGHT; 0: as other packets
 		       */
 	__u32 flight_budget; /* bytes a second of one source's flights beyond what `whole` copies */
+	__u32 recheck; /* jiffies between two flows that pass a service's drop; 0: none does */
+	__u32 reserved;
 	struct l7m_secrets secrets; /* userspace writes them once */
 };
-L7M_ASSERT_SIZE(struct l7m_settings, 168);
+L7M_ASSERT_SIZE(struct l7m_settings, 176);
 
 /* Map `sources`: what one source's first flights have cost of late. */
 struct l7m_source_key {
@@ -382,6 +384,7 @@ L7M_ASSERT_SIZE(struct l7m_meta, 8);
 	X(CANDIDATE_EVICTED_TWO_WAY, "candidates_evicted_two_way",                                 \
 	  "candidates that made way for newer flows: packets both ways")                           \
 	X(BY_SERVICE, "provisional_by_service", "flows marked at once by service memory")          \
+	X(PROBED, "services_probed", "flows let through to look at a blocked service again")       \
 	X(BY_HINT, "provisional_by_hint", "flows marked at once by a DNS hint")                    \
 	X(REOPENED, "reopened", "closed flows begun anew by a SYN")                                \
 	X(NOT_IP, "not_ip", "frames passed: neither IPv4 nor IPv6")                                \

@@ -774,6 +774,36 @@ TEST_F(Promise, SeenFromTheServerOnlyWhereTheClientIsNotPlain) {
   EXPECT_EQ(ingress(segment(k4.reversed(), kSynAck)).skb.mark, 0x85U);
 }
 
+// Once a service and `recheck` jiffies.
+TEST_F(Promise, OneFlowPassesADropNowAndThen) {
+  plane_->act(kAction, Does{.flags = L7M_ACT_DROP});
+  plane_->set([](l7m_settings& s) { s.recheck = 1'000'000; });
+  l7m_promise blocked = promise(60);
+  auto next = [port = k4.sport]() mutable {
+    Endpoints ends = k4;
+    ends.sport = ++port;
+    return ends;
+  };
+  put_service(k4, blocked);  // without `next_pass` none does
+  EXPECT_EQ(ingress(segment(next(), kSyn)).answer, kShot);
+  blocked.next_pass = blocked.expires;
+  put_service(k4, blocked);
+  EXPECT_EQ(ingress(segment(next(), kSyn)).answer, kShot) << "not yet";
+  blocked.next_pass = 1;
+  put_service(k4, blocked);
+  EXPECT_EQ(ingress(segment(next(), kAck, 10)).answer, kShot) << "no whole flow";
+  const Endpoints probe = next();
+  EXPECT_EQ(ingress(segment(probe, kSyn)).answer, kUnspec);
+  EXPECT_EQ(candidate(probe).flags, L7M_FLOW_SERVICE | L7M_FLOW_PROBE);
+  EXPECT_EQ(candidate(probe).state, L7M_STATE_UNDECIDED);
+  EXPECT_EQ(ingress(segment(probe, kAck, 10)).answer, kUnspec);
+  EXPECT_EQ(ingress(segment(next(), kSyn)).answer, kShot) << "one is enough";
+  EXPECT_EQ(plane_->count(L7M_COUNT_PROBED), 1U);
+  plane_->set([](l7m_settings& s) { s.recheck = 0; });
+  put_service(k4, blocked);
+  EXPECT_EQ(ingress(segment(next(), kSyn)).answer, kShot) << "turned off";
+}
+
 TEST_F(Promise, HintMarksTheFirstPacket) {
   put_hint(k4.destination, promise(60));
   put_hint(k6.destination, promise(60));

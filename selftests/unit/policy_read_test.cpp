@@ -25,6 +25,8 @@ TEST(PolicyRead, Defaults) {
   EXPECT_EQ(policy->limits.flows, std::uint32_t{L7M_DEFAULT_FLOWS});
   EXPECT_TRUE(policy->first_packet.services);
   EXPECT_TRUE(policy->first_packet.hints);
+  EXPECT_EQ(policy->first_packet.recheck, 600U);
+  EXPECT_EQ(policy->log.rate, 50U);
   std::vector<std::string> inside;
   for (const auto& prefix : policy->inside) inside.push_back(prefix.to_string());
   EXPECT_THAT(inside, testing::ElementsAre("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16",

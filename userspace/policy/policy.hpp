@@ -90,8 +90,14 @@ struct Timeouts {
 struct FirstPacket {
   bool services = true;
   bool hints = true;
-  std::uint32_t timeout = 600;        // seconds that a service is remembered after its last flow
+  std::uint32_t timeout = 600;  // seconds that a service is remembered after its last answer
+  std::uint32_t recheck = 600;  // seconds between two flows that pass a service's drop; 0: none
   std::vector<Prefix> private_hints;  // private addresses that DNS answers may name all the same
+};
+
+// Lines of flows whose class says `log`.
+struct LogConfig {
+  std::uint32_t rate = 50;  // a second at most
 };
 
 // Of VLAN ids in a flow's key: tenants in VLANs of their own may have the same addresses.
@@ -252,6 +258,7 @@ struct Policy {
   Timeouts timeouts;
   std::vector<Prefix> inside;  // RFC 1918, RFC 6598, RFC 4193 and link-local if not given
   FirstPacket first_packet;
+  LogConfig log;
   Decapsulation decapsulate;
   VlanUse vlan = VlanUse::key;
   StateMarks state_marks;

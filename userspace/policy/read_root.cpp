@@ -142,6 +142,11 @@ constexpr Field<FirstPacket> kFirstPacketFields[] = {
        for (const JsonNode* element : r.elements(n)) f.private_hints.push_back(r.prefix(*element));
      }},
     {"timeout", read_u32<1, kMaxSeconds, FirstPacket, &FirstPacket::timeout>},
+    {"recheck", read_u32<0, kMaxSeconds, FirstPacket, &FirstPacket::recheck>},
+};
+
+constexpr Field<LogConfig> kLogFields[] = {
+    {"rate", read_u32<0, 1'000'000, LogConfig, &LogConfig::rate>},
 };
 
 void read_decapsulate(PolicyReader& reader, const JsonNode& node, Policy& out) {
@@ -266,6 +271,8 @@ constexpr Field<Policy> kRootFields[] = {
      [](PolicyReader& r, const JsonNode& n, Policy& p) {
        r.object<FirstPacket>(n, kFirstPacketFields, p.first_packet);
      }},
+    {"log", [](PolicyReader& r, const JsonNode& n,
+               Policy& p) { r.object<LogConfig>(n, kLogFields, p.log); }},
     {"decapsulate", read_decapsulate},
     {"vlan", [](PolicyReader& r, const JsonNode& n,
                 Policy& p) { p.vlan = r.one_of<VlanUse>(n, "use of VLANs", kVlanUses); }},
@@ -296,6 +303,7 @@ void add_root_keys(std::vector<KeyTable>& out) {
   out.push_back(key_table<Limits>("limits", kLimitsFields));
   out.push_back(key_table<Timeouts>("timeouts", kTimeoutFields));
   out.push_back(key_table<FirstPacket>("first_packet", kFirstPacketFields));
+  out.push_back(key_table<LogConfig>("log", kLogFields));
   out.push_back(key_table<StateMarks>("state_marks", kStateMarksFields));
   out.push_back(key_table<OwnApplication>("application", kOwnApplicationFields));
 }
