@@ -171,6 +171,40 @@ TEST(FlowTable, TellsAgainWhatTheAnswerSaid) {
   }
 }
 
+// A second look that finds less takes nothing away.
+TEST(FlowTable, KeepsItsOwnAnswer) {
+  FlowTable table;
+  const FlowKey key = key_of(1, false);
+  Flow& flow = table.at(key);
+  update_flow(flow, key, answer_with(key, "us04web.zoom.us"), table);
+  Answer less = answer_with(key, "");
+  less.state = FlowState::guessed;
+  less.sampled_packets = 9;
+  for (const Confidence confidence :
+       {Confidence::none, Confidence::port, Confidence::address, Confidence::cache}) {
+    less.facts.confidence = confidence;
+    less.facts.application = less.facts.master = confidence == Confidence::none ? 0 : 5;
+    less.name = "Other";
+    update_flow(flow, key, less, table);
+    EXPECT_EQ(*flow.found().name, "TLS.Zoom");
+    EXPECT_EQ(flow.found().confidence, Confidence::detector);
+    EXPECT_EQ(flow.state, FlowState::final);
+    EXPECT_EQ(flow.sampled_packets, 9);
+  }
+  Answer other = answer_with(key, "example.org");
+  other.facts.confidence = Confidence::dpi;
+  other.name = "TLS";
+  update_flow(flow, key, other, table);
+  EXPECT_EQ(*flow.found().name, "TLS");
+
+  const Finding* held = nullptr;
+  table.share_finding(held, flow.finding);
+  table.erase(key);
+  EXPECT_EQ(held->hostname(), "example.org");
+  table.share_finding(held, nullptr);
+  EXPECT_EQ(held, nullptr);
+}
+
 TEST(FlowTable, CountsBeforeAndSinceTheVerdict) {
   Flow flow;
   flow.set_before({{3, 1}, {400, 60}});

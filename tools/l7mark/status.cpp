@@ -135,6 +135,16 @@ void print(const Json& status) {
              seen == 0 ? 0 : 100.0 * static_cast<double>(sampled) / static_cast<double>(seen));
   fmt::print("bytes      {} seen, {} sampled\n", bytes_text(number(status, "bytes_seen")),
              bytes_text(number(status, "bytes_sampled")));
+  for (const auto& [name, sources] : child(status, "blocked").items()) {
+    std::string by;
+    for (const auto& [source, count] : sources.items())
+      by += fmt::format("{}{} by {}", by.empty() ? "" : ", ", count.get<std::uint64_t>(), source);
+    fmt::print("blocked    {}: {}\n", name, by);
+  }
+  for (const Json& service : child(child(status, "services"), "mixed_first"))
+    fmt::print("mixed      {} to {} {} port {}: its flows had different classes\n",
+               text(service, "client"), text(service, "server"), text(service, "proto"),
+               number(service, "port"));
   const Json& flows = child(status, "flows");
   fmt::print("flows      {} live ({} final, {} guessed, {} provisional), {} candidates, {} ended\n",
              number(flows, "live"), number(flows, "final"), number(flows, "guessed"),

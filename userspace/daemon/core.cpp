@@ -19,16 +19,6 @@ namespace {
 // Stamps and promises of seconds need no clock that is newer, and to read it runs a program.
 constexpr std::uint64_t kClockNs = 20'000'000;
 
-l7m_service_key service_key(const FlowKey& key, int client) {
-  l7m_service_key out{};
-  const int server = client ^ 1;
-  std::memcpy(out.server, key.raw.addr[server], sizeof(out.server));
-  std::memcpy(out.client, key.raw.addr[client], sizeof(out.client));
-  out.port = key.raw.port[server];
-  out.protocol = key.raw.protocol;
-  return out;
-}
-
 Result<IpsetTarget> to_target(const IpsetAction& action, const EffectiveAction& effective,
                               const std::string& comment, bool ours) {
   IpsetTarget out;
@@ -104,6 +94,8 @@ Status Core::start() {
   auto by_hand = read_manual();
   if (!by_hand) return by_hand.error();
   L7MARK_TRY(write_policy());
+  // Those of the run before have its numbers, and nobody knows any more what they rest on.
+  clear_promises();
   number_classes();
   renumber_manual(*by_hand, [this](const ManualVerdict& entry) { return same_effect(entry); });
   L7MARK_TRY(adopt());
@@ -127,6 +119,7 @@ Status Core::set_sampling(bool on) {
   l7m_settings settings = policy_->settings();
   settings.rings = dataplane_.rings();
   settings.mark_mask = policy_->class_mark_bits();
+  settings.recheck = policy_->first_packet.recheck * jiffies_.hz();
   if (!on) settings.flags |= L7M_SET_PAUSED;
   // Nothing to be found there: no look-up on a new flow.
   if (policy_->classes.empty()) settings.flags &= ~std::uint32_t{L7M_SET_SERVICES | L7M_SET_HINTS};
@@ -209,12 +202,7 @@ Status Core::reload(const std::shared_ptr<const Policy>& policy, RecordNames nam
   if (const auto written = write_policy(); !written.ok())
     log_error("{}", written.error().message());  // the kernel refuses what it took before: keep on
 
-  // Promises of the old classes would mark by numbers that are soon used again.
-  if (const auto status = dataplane_.rewrite_promises([](l7m_promise) { return std::nullopt; });
-      !status.ok())
-    log_error("{}", status.error().message());
-  hints_.clear();
-  recent_services_.fill({});
+  clear_promises();
   move_zones();
   rematch();
   release_conntrack();
@@ -246,8 +234,19 @@ Status Core::reload(const std::shared_ptr<const Policy>& policy, RecordNames nam
   return success();
 }
 
-// Gives every flow its class anew, and candidates that were marked at once their neutral state.
+// Promises of the old classes would mark by numbers that are soon used again.
+void Core::clear_promises() {
+  if (const auto status = dataplane_.rewrite_promises([](l7m_promise) { return std::nullopt; });
+      !status.ok())
+    log_error("{}", status.error().message());
+  hints_.clear();
+  for (Service& service : service_list_) service.written_action = 0;
+}
+
+// Gives every flow and every service its class anew, and candidates that were marked at once their
+// neutral state.
 void Core::rematch() {
+  rematch_services();
   std::vector<FlowKey> keys;
   keys.reserve(flows_.size());
   flows_.for_each([&](const FlowKey& key, const Flow&) { keys.push_back(key); });
@@ -257,7 +256,8 @@ void Core::rematch() {
     leave_sets(*flow);
     const std::uint32_t before = flow->action;
     const FlowFacts facts = facts_of(key, *flow);
-    flow->action = classify(*flow, facts);
+    renew_promise(key, *flow);
+    flow->action = action_of(*flow, facts);
     enter_sets(*flow, facts);
     mark_conntrack(key, *flow);
     queue_edit(key, *flow, L7M_EDIT_ACTION);
@@ -265,7 +265,7 @@ void Core::rematch() {
       flow->followed = false;
       fresh_.push_back({key, flow->id});
     }
-    if (flow->decided && flow->action != 0) remember_service(key, *flow, true);
+    note_block(key, *flow);
     if (before != flow->action) emit("update", key, *flow, "policy");
   }
   write_actions();
@@ -344,12 +344,20 @@ Status Core::adopt() {
 
 std::uint32_t Core::classify(const Flow& flow, const FlowFacts& facts) {
   const ClassList classes = matcher_->match(facts, flow.state, wall_now());
-  const auto id = actions_.intern(classes);
+  const auto id = actions_.intern(classes, matcher_->by_guess(facts, flow.state, classes));
   if (!id) {
     log_error("{}", id.error().message());
     return 0;
   }
   return *id;
+}
+
+std::uint32_t Core::action_of(const Flow& flow, const FlowFacts& facts) {
+  const bool probe = (flow.flags & L7M_FLOW_PROBE) != 0;
+  const bool over = flow.state == FlowState::final || flow.state == FlowState::guessed;
+  const bool own = flow.state == FlowState::final && facts.own_answer();
+  if (flow.promised != 0 && !own && (over || !probe)) return flow.promised;
+  return classify(flow, facts);
 }
 
 void Core::set_class(Flow& flow, const FlowFacts& facts, std::uint32_t action) {
@@ -376,36 +384,6 @@ void Core::leave_sets(Flow& flow) {
   if (!flow.entries) return;
   for (const EntryId id : *flow.entries) publisher_.on_end(id);
   flow.entries.reset();
-}
-
-// Whether the kernel was told the same a moment ago; if not, it is told now.
-bool Core::is_recent(const ServiceEntry& entry, bool valid) {
-  const std::string_view bytes(reinterpret_cast<const char*>(&entry.key), sizeof(entry.key));
-  RecentService& place = recent_services_[keyed_hash(bytes) % recent_services_.size()];
-  const std::uint64_t ms = now_ms();
-  if (valid && ms < place.until_ms && place.entry.promise.action == entry.promise.action &&
-      place.entry.promise.application == entry.promise.application &&
-      place.entry.promise.master == entry.promise.master &&
-      std::memcmp(&place.entry.key, &entry.key, sizeof(entry.key)) == 0)
-    return true;
-  // A tenth of its life: then it is to live longer.
-  place = {entry, valid ? ms + std::uint64_t{policy_->first_packet.timeout} * 100 : 0};
-  return false;
-}
-
-void Core::remember_service(const FlowKey& key, Flow& flow, bool valid) {
-  if (!policy_->first_packet.services || policy_->classes.empty()) return;
-  const auto now = recent_clock();
-  if (!now) return;
-  l7m_promise promise{};
-  promise.application = flow.found().application;
-  promise.master = flow.found().master;
-  promise.action = ActionTable::index(flow.action, FlowState::provisional);
-  promise.expires =
-      valid ? jiffies_.later(*now, std::uint64_t{policy_->first_packet.timeout} * 1000) : 0;
-  const ServiceEntry entry{service_key(key, flow.client), promise};
-  if (!is_recent(entry, valid)) services_.push_back(entry);
-  flow.service_s = static_cast<std::uint32_t>(now_ms() / 1000);
 }
 
 Result<l7m_clock> Core::recent_clock() {
@@ -503,10 +481,18 @@ void Core::on_answer(const Answer& answer) {
   const bool was_decided = flow.decided;
   const FlowState state_before = flow.state;
   update_flow(flow, key, answer, flows_);
+  constexpr std::uint16_t kPromised = L7M_FLOW_SERVICE | L7M_FLOW_HINT;
+  if (fresh && (answer.flags & kPromised) != 0) note_promise(key, flow);
   if (was_decided && !last) flow.state = state_before;  // a stray sample of a decided flow
+  // Those of the answer, but where the flow keeps a better one.
+  const bool keeps = flow.own_answer() && !answer.facts.own_answer();
+  const FlowFacts kept = keeps ? facts_of(key, flow) : FlowFacts();
+  const FlowFacts& facts = keeps ? kept : answer.facts;
   const std::uint32_t action_before = flow.action;
-  set_class(flow, answer.facts, classify(flow, answer.facts));
+  set_class(flow, facts, action_of(flow, facts));
   mark_conntrack(key, flow);
+  if (flow.state != state_before) weigh_promise(key, flow, state_before);
+  if (was_decided) teach_service(key, flow);
 
   const std::uint8_t what = L7M_EDIT_ACTION | L7M_EDIT_STATE | L7M_EDIT_APPLICATION;
   if (!last) {
@@ -522,8 +508,7 @@ void Core::on_answer(const Answer& answer) {
     drop_edit(key, flow.id);
     fresh_.push_back({key, flow.id});
   }
-  if (last && (flow.action != 0 || action_before != 0))
-    remember_service(key, flow, flow.action != 0);
+  note_block(key, flow);
 
   if (fresh) {
     emit("flow", key, flow);
@@ -560,6 +545,14 @@ void Core::on_worker_died(std::uint32_t worker, const std::optional<FlowKey>& cu
     }
     flow.last_ms = now_ms();
     if (!flow.decided) fresh_.push_back({*culprit, flow.id});
+    // Else whoever crashes the worker would undo what its first packet was given.
+    if (fresh) {
+      flow.client = client_of(*culprit, flow.initiator, sampled->flags, policy_->inside) & 1;
+      note_promise(*culprit, flow);
+    }
+    const FlowFacts facts = facts_of(*culprit, flow);
+    set_class(flow, facts, action_of(flow, facts));
+    note_block(*culprit, flow);
   }
   // What the dead one knew of its flows is gone: let the kernel sample them some more.
   const SamplingConfig& sampling = policy_->sampling;

@@ -9,6 +9,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
@@ -41,17 +42,25 @@ struct Tally {
   std::uint64_t bytes = 0;
 };
 
+// What became of promises: flows by their own answer, and those without one.
+struct PromiseCounters {
+  std::uint64_t confirmed = 0;
+  std::uint64_t corrected = 0;
+  std::uint64_t absent = 0;
+};
+
 struct CoreCounters {
   std::uint64_t flows_begun = 0;
   std::uint64_t flows_ended = 0;
   std::uint64_t adopted = 0;
   std::uint64_t table_full = 0;      // answers without a place in the verdict table
   std::uint64_t one_packet = 0;      // flows of one packet, not given a verdict
-  std::uint64_t corrected = 0;       // marked at once, and by another class in the end
-  std::uint64_t confirmed = 0;       // … and by the same
+  std::uint64_t log_left_out = 0;    // lines of flows beyond log.rate
   std::uint64_t hints_mixed = 0;     // addresses whose names, or flows, had different classes
   std::uint64_t hints_replaced = 0;  // that made way for newer ones before they expired
   std::uint64_t hints_private = 0;   // addresses in answers that get none: private, or our own
+  // Of first packets that were given a class, by who promised it.
+  std::array<PromiseCounters, kSources> promises{};
 };
 
 class Core {
@@ -142,8 +151,44 @@ class Core {
   void withdraw_conntrack();
   ConntrackOutcome send_conntrack(std::span<const ConntrackRequest> requests);
   [[nodiscard]] nlohmann::ordered_json conntrack_status() const;
-  [[nodiscard]] bool is_recent(const ServiceEntry& entry, bool valid);
-  void remember_service(const FlowKey& key, Flow& flow, bool valid);
+  // The promise's until the flow's own last answer, so that nothing changes twice; of a flow that
+  // was let through to look again, only once its last word is no answer. Else classify()'s.
+  [[nodiscard]] std::uint32_t action_of(const Flow& flow, const FlowFacts& facts);
+
+  struct ServiceHash {
+    std::size_t operator()(const l7m_service_key& key) const;
+  };
+  struct SameService {
+    bool operator()(const l7m_service_key& a, const l7m_service_key& b) const noexcept;
+  };
+  // By the own answers of its flows.
+  struct Service {
+    l7m_service_key key{};
+    std::uint32_t action = 0;          // the last one's, 0 for no class
+    const Finding* finding = nullptr;  // likewise
+    std::uint64_t taught_ms = 0;       // when that was
+    std::uint64_t mixed_until_ms = 0;  // flows had different classes: no promise before
+    std::uint64_t written_ms = 0;      // what the kernel was told, and when
+    std::uint32_t written_action = 0;
+    std::uint32_t ifindex = 0;
+    std::uint16_t vlan = 0;
+    std::uint8_t client_mac[6] = {0, 0, 0, 0, 0, 0};
+  };
+  [[nodiscard]] bool is_dns(const FlowKey& key, const Flow& flow) const;
+  void teach_service(const FlowKey& key, Flow& flow);
+  [[nodiscard]] std::uint64_t service_life_ms() const;
+  void promise_service(Service& service);
+  void forget_service(std::list<Service>::iterator service);
+  void age_services();
+  void rematch_services();
+  [[nodiscard]] std::uint32_t service_action(const FlowKey& key, const Flow& flow) const;
+  void tell_services(nlohmann::ordered_json& out) const;
+  [[nodiscard]] static Source promised_by(const Flow& flow);
+  void note_promise(const FlowKey& key, Flow& flow);
+  void renew_promise(const FlowKey& key, Flow& flow);
+  void weigh_promise(const FlowKey& key, const Flow& flow, FlowState before);
+  void clear_promises();
+  void note_block(const FlowKey& key, Flow& flow);
   [[nodiscard]] Result<l7m_clock> recent_clock();
   void queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what,
                   const SamplingOverride* sampling = nullptr);
@@ -165,7 +210,10 @@ class Core {
   [[nodiscard]] nlohmann::ordered_json record(const FlowKey& key, const Flow& flow,
                                               Source source = Source::none) const;
   [[nodiscard]] std::optional<nlohmann::ordered_json> promised_record(const FlowKey& key);
-  void log_flow(const FlowKey& key, const Flow& flow) const;
+  // Who decided what the flow is taken for.
+  [[nodiscard]] Source source_of(const FlowKey& key, const Flow& flow) const;
+  void log_flow(const FlowKey& key, const Flow& flow);
+  void tell_left_out(std::uint64_t ms);
   [[nodiscard]] Finding told_by(const l7m_verdict& verdict);
   void take_verdict(Flow& flow, const FlowKey& key, const l7m_verdict& verdict) const;
 
@@ -232,19 +280,21 @@ class Core {
   std::unordered_map<FlowKey, Manual> manual_;
   std::vector<FlowLife> fresh_;  // final answers without a verdict in the kernel yet
   std::vector<l7m_edit> edits_;
-  std::vector<ServiceEntry> services_;
-  // What was remembered last, by a hash of the key: a client's flows to a service come in bursts.
-  struct RecentService {
-    ServiceEntry entry{};
-    std::uint64_t until_ms = 0;
-  };
-  std::array<RecentService, 256> recent_services_{};
+  std::vector<ServiceEntry> services_;  // not written yet
+  std::list<Service> service_list_;     // the one that was taught longest ago first
+  std::unordered_map<l7m_service_key, std::list<Service>::iterator, ServiceHash, SameService>
+      service_index_;
   std::optional<l7m_clock> clock_;
   HintTable hints_;
   std::set<Address> own_addresses_;
   std::uint64_t own_addresses_until_ms_ = 0;
 
   std::map<std::string, Tally> ended_;  // by class name, "" for none
+  // Flows that were dropped, by class name and by who decided that.
+  std::map<std::string, std::array<std::uint64_t, kSources>> blocked_;
+  std::uint64_t log_second_ = 0;    // of CLOCK_MONOTONIC
+  std::uint32_t log_lines_ = 0;     // of flows, written in it
+  std::uint64_t log_left_out_ = 0;  // since it was last told
   CoreCounters counters_;
   std::uint64_t next_sweep_ms_ = 0;
   std::uint8_t sweep_ = 0;  // its number

@@ -39,6 +39,7 @@ std::uint64_t Core::timeout_ms(const FlowKey& key, std::uint16_t flags) const {
 void Core::tick() {
   const std::uint64_t ms = now_ms();
   commit();
+  tell_left_out(ms);
   if (next_schedule_ && wall_now() >= *next_schedule_) {
     const auto before = std::exchange(in_schedule_, matcher_->in_schedule(wall_now()));
     withdraw_promises(before);
@@ -80,7 +81,6 @@ void Core::withdraw_promises(const std::vector<bool>& before) {
         return promise;
       });
   if (!status.ok()) log_error("{}", status.error().message());
-  recent_services_.fill({});
   // An address that is known to be shared stays so.
   hints_.forget([&](const Hint& hint) { return !hint.mixed && stale(hint.action); });
 }
@@ -118,6 +118,7 @@ void Core::sweep() {
     flow->set_since(v.count);
     flow->flags |= v.flags;
     flow->last_ms = ms > age ? ms - age : 0;
+    teach_service(key, *flow);  // if its other side has spoken only now
     if (flow->entries)
       for (const EntryId id : *flow->entries) publisher_.seen(id, flow->last_ms, ms);
     see_conntrack(key, *flow, ms);
@@ -131,16 +132,10 @@ void Core::sweep() {
     if (const Flow* flow = flows_.find(key); flow != nullptr && flow->id == id)
       end_flow(key, "manual");
   age_manual(std::move(by_hand), *now);
-  const std::uint64_t renew_s = policy_->first_packet.timeout / 2;
+  age_services();
   flows_.for_each([&](const FlowKey& key, Flow& flow) {
     if (flow.decided) {
-      if (flow.sweep != sweep_) {
-        if (status.ok()) missed.push_back({key, flow.id});
-        return;
-      }
-      if (flow.action != 0 && ms / 1000 > flow.service_s + renew_s &&
-          flow.last_ms / 1000 + renew_s > ms / 1000)
-        remember_service(key, flow, true);
+      if (flow.sweep != sweep_ && status.ok()) missed.push_back({key, flow.id});
       return;
     }
     const auto candidate = dataplane_.candidate(key);
@@ -229,7 +224,9 @@ void Core::end_flow(const FlowKey& key, std::string_view reason) {
   if (flow == nullptr) return;
   leave_sets(*flow);
   end_conntrack(key, *flow, reason == "manual");
-  if (flow->action != 0 && reason != "reopened") remember_service(key, *flow, true);
+  const bool answered = flow->state == FlowState::final || flow->state == FlowState::guessed;
+  if (flow->promised != 0 && !answered)
+    ++counters_.promises[static_cast<std::size_t>(promised_by(*flow))].absent;
   ++counters_.flows_ended;
   Tally& tally = ended_[actions_.effective(flow->action).class_name];
   ++tally.flows;

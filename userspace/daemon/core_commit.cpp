@@ -36,8 +36,10 @@ void Core::write_actions() {
 }
 
 // A flow of one packet and then nothing is a scan or a flood: it does not get to fill the table.
+// One that is dropped has to be quiet: what it tries again is the same flow.
 bool Core::passing(const Flow& flow, std::uint64_t ms) {
-  return flow.packets() == 1 && flow.state != FlowState::final && ms > flow.last_ms + 1000;
+  return flow.packets() == 1 && flow.state != FlowState::final && !flow.blocked &&
+         ms > flow.last_ms + 1000;
 }
 
 void Core::write_verdicts() {
@@ -111,15 +113,7 @@ void Core::on_settled(const FlowKey& key, Flow& flow, const l7m_settlement& step
   const l7m_candidate& candidate = step.candidate;
   flow.set_before(wide(candidate.count));
   flow.flags |= candidate.flags;
-  if ((candidate.flags & (L7M_FLOW_SERVICE | L7M_FLOW_HINT)) == 0) return;
-  const bool same = ActionTable::id_of_index(candidate.action) == flow.action;
-  ++(same ? counters_.confirmed : counters_.corrected);
-  const bool own_answer =
-      flow.found().application != 0 && flow.found().confidence >= Confidence::dpi;
-  if (!same && own_answer && (candidate.flags & L7M_FLOW_HINT) != 0)
-    hint_contradicted(key.address(flow.client ^ 1), key.address(flow.client));
-  if (!same && (candidate.flags & L7M_FLOW_SERVICE) != 0)
-    remember_service(key, flow, flow.action != 0);
+  teach_service(key, flow);
 }
 
 void Core::write_edits() {
@@ -133,7 +127,7 @@ void Core::write_edits() {
 void Core::write_services() {
   if (services_.empty()) return;
   if (const auto status = dataplane_.put_services(services_); !status.ok()) {
-    recent_services_.fill({});
+    for (Service& service : service_list_) service.written_ms = 0;
     log_debug("{}", status.error().message());
   }
   services_.clear();

@@ -31,6 +31,11 @@ bool is_promised(const l7m_candidate& candidate) {
          candidate.action >= L7M_STATES;
 }
 
+bool is_blocked(const EffectiveAction& effective, const Flow& flow) {
+  const l7m_action& action = effective.kernel[static_cast<std::size_t>(flow.state)];
+  return (action.flags & L7M_ACT_DROP) != 0;
+}
+
 nlohmann::ordered_json actions_json(const PolicyClass& c) {
   nlohmann::ordered_json out = nlohmann::ordered_json::object();  // a class may do nothing
   const Actions& a = c.actions;
@@ -55,8 +60,7 @@ nlohmann::ordered_json Core::record(const FlowKey& key, const Flow& flow, Source
   const Answer answer = answer_of(key, flow);
   const EffectiveAction& effective = actions_.effective(flow.action);
   context.class_name = effective.class_name;
-  context.source =
-      source != Source::none ? source : matcher_->source(answer.facts, effective.classes);
+  context.source = source != Source::none ? source : source_of(key, flow);
   context.count = flow.total;
   context.sampled_packets = flow.sampled_packets;
   context.sampled_bytes = flow.sampled_bytes;
@@ -64,14 +68,30 @@ nlohmann::ordered_json Core::record(const FlowKey& key, const Flow& flow, Source
   out["flow_id"] = std::to_string(flow.id);  // 64 bits: JSON's readers keep 53 of a number
   out["first_seen"] = wall_seconds(flow.first_ns);
   out["last_seen"] = wall_seconds(flow.last_ms * 1'000'000);
-  if ((flow.flags & L7M_FLOW_SERVICE) != 0) out["marked_first_by"] = "service";
-  if ((flow.flags & L7M_FLOW_HINT) != 0) out["marked_first_by"] = "dns";
+  if (const Source first = promised_by(flow); first != Source::none)
+    out["marked_first_by"] = to_string(first);
+  if (is_blocked(effective, flow)) out["blocked"] = true;
   for (const auto& [name, index] : interfaces_)
     if (index == flow.ifindex) out["interface"] = name;
   if (const std::uint16_t vlan = key.vlan() != 0 ? key.vlan() : flow.vlan; vlan != 0)
     out["vlan"] = vlan;
   if (key.inner_vlan() != 0) out["inner_vlan"] = key.inner_vlan();
   return out;
+}
+
+Source Core::source_of(const FlowKey& key, const Flow& flow) const {
+  if (flow.promised != 0 && flow.action == flow.promised && flow.state != FlowState::final)
+    return promised_by(flow);
+  return matcher_->source(facts_of(key, flow), actions_.effective(flow.action).classes);
+}
+
+// Counts the flow when it begins to be dropped.
+void Core::note_block(const FlowKey& key, Flow& flow) {
+  const EffectiveAction& effective = actions_.effective(flow.action);
+  const bool blocked = is_blocked(effective, flow);
+  if (blocked && !flow.blocked)
+    ++blocked_[effective.class_name][static_cast<std::size_t>(source_of(key, flow))];
+  flow.blocked = blocked;
 }
 
 // A flow that the kernel marked by its first packet and that has no answer yet. It is in the table
@@ -114,7 +134,26 @@ void Core::emit(std::string_view type, const FlowKey& key, const Flow& flow,
       line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
 }
 
-void Core::log_flow(const FlowKey& key, const Flow& flow) const {
+// How many lines were left out, once a second at most.
+void Core::tell_left_out(std::uint64_t ms) {
+  if (log_left_out_ == 0 || ms / 1000 == log_second_) return;
+  log_warning("{} lines of flows were left out: log.rate is {} a second",
+              std::exchange(log_left_out_, 0), policy_->log.rate);
+}
+
+void Core::log_flow(const FlowKey& key, const Flow& flow) {
+  const std::uint64_t ms = now_ms();
+  if (ms / 1000 != log_second_) {
+    tell_left_out(ms);
+    log_second_ = ms / 1000;
+    log_lines_ = 0;
+  }
+  if (log_lines_ >= policy_->log.rate) {
+    ++log_left_out_;
+    ++counters_.log_left_out;
+    return;
+  }
+  ++log_lines_;
   const FlowFacts facts = facts_of(key, flow);
   std::string risks;
   for (unsigned bit = 0; bit < 64; ++bit) {
@@ -122,11 +161,13 @@ void Core::log_flow(const FlowKey& key, const Flow& flow) const {
     if (!risks.empty()) risks += ", ";
     risks += names_.catalog.risk_name(static_cast<std::uint16_t>(bit));
   }
-  log_info("class {}: {} {}:{} to {}:{}, {}{}{}{}{}", actions_.effective(flow.action).class_name,
+  const EffectiveAction& effective = actions_.effective(flow.action);
+  log_info("class {}: {} {}:{} to {}:{}, {}{}{}{}{}; {}by {}", effective.class_name,
            protocol_name(facts.protocol), facts.client.to_string(), facts.client_port,
            facts.server.to_string(), facts.server_port,
            flow.found().name != nullptr ? *flow.found().name : "Unknown",
-           facts.hostname.empty() ? "" : " ", facts.hostname, risks.empty() ? "" : "; ", risks);
+           facts.hostname.empty() ? "" : " ", facts.hostname, risks.empty() ? "" : "; ", risks,
+           is_blocked(effective, flow) ? "dropped " : "", to_string(source_of(key, flow)));
 }
 
 std::function<std::optional<nlohmann::ordered_json>()> Core::records() {
@@ -242,10 +283,21 @@ void Core::status(nlohmann::ordered_json& out) {
                   {"ended", counters_.flows_ended},
                   {"adopted", counters_.adopted},
                   {"one_packet", counters_.one_packet},
-                  {"table_full", counters_.table_full},
-                  {"marked_first_confirmed", counters_.confirmed},
-                  {"marked_first_corrected", counters_.corrected}};
+                  {"table_full", counters_.table_full}};
   out["hints"] = hints_status();
+  for (const Source source : {Source::service, Source::dns}) {
+    const PromiseCounters& count = counters_.promises[static_cast<std::size_t>(source)];
+    out["first_packet"][std::string(to_string(source))] = {
+        {"confirmed", count.confirmed}, {"corrected", count.corrected}, {"absent", count.absent}};
+  }
+  tell_services(out["services"]);
+  nlohmann::ordered_json blocked = nlohmann::ordered_json::object();
+  for (const auto& [name, by_source] : blocked_)
+    for (std::size_t i = 0; i < by_source.size(); ++i)
+      if (by_source[i] != 0)
+        blocked[name][std::string(to_string(static_cast<Source>(i)))] = by_source[i];
+  out["blocked"] = std::move(blocked);
+  out["log_left_out"] = counters_.log_left_out;
   nlohmann::ordered_json kernel;
   for (std::size_t i = 0; i < counters.size(); ++i)
     kernel[std::string(counter_name(i))] = counters[i];

@@ -135,6 +135,11 @@ const Finding* FindingTable::share(Finding&& finding) {
   return &place->first;
 }
 
+void FindingTable::share(const Finding* finding) {
+  const auto place = findings_.find(*finding);
+  if (place != findings_.end()) ++place->second;
+}
+
 void FindingTable::release(const Finding* finding) {
   const auto place = findings_.find(*finding);
   if (place != findings_.end() && --place->second == 0) findings_.erase(place);

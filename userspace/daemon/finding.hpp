@@ -47,6 +47,7 @@ class FindingTable {
 
   // One reference more; give it back by release(). The pointer is good until then.
   [[nodiscard]] const Finding* share(Finding&& finding);
+  void share(const Finding* finding);  // of this table
   void release(const Finding* finding);
   [[nodiscard]] std::size_t size() const { return findings_.size(); }
 

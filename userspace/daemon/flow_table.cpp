@@ -201,6 +201,13 @@ void FlowTable::set_finding(Flow& flow, Finding&& finding) {
   if (before != nullptr) findings_.release(before);
 }
 
+void FlowTable::share_finding(const Finding*& held, const Finding* other) {
+  if (held == other) return;
+  const Finding* before = std::exchange(held, other);
+  if (other != nullptr) findings_.share(other);
+  if (before != nullptr) findings_.release(before);
+}
+
 // --- answers -------------------------------------------------------------------------------------
 
 void update_flow(Flow& flow, const FlowKey& key, const Answer& answer, FlowTable& table) {
@@ -208,17 +215,20 @@ void update_flow(Flow& flow, const FlowKey& key, const Answer& answer, FlowTable
   if (flow.first_ns == 0) flow.first_ns = answer.first_ns;
   flow.last_ms = std::max(flow.last_ms, answer.last_ns / 1'000'000);
   if (!flow.decided) flow.set_before(answer.count);
-  Finding finding;
-  finding.risks = facts.risks;
-  finding.name = table.intern(answer.name);
-  finding.risk_score = facts.risk_score;
-  finding.application = facts.application;
-  finding.master = facts.master;
-  finding.category = facts.category;
-  finding.confidence = facts.confidence;
-  finding.detector = facts.detector;
-  finding.texts = pack_texts(facts);
-  table.set_finding(flow, std::move(finding));
+  const bool keep = flow.own_answer() && !facts.own_answer();
+  if (!keep) {
+    Finding finding;
+    finding.risks = facts.risks;
+    finding.name = table.intern(answer.name);
+    finding.risk_score = facts.risk_score;
+    finding.application = facts.application;
+    finding.master = facts.master;
+    finding.category = facts.category;
+    finding.confidence = facts.confidence;
+    finding.detector = facts.detector;
+    finding.texts = pack_texts(facts);
+    table.set_finding(flow, std::move(finding));
+  }
   flow.sampled_bytes = static_cast<std::uint32_t>(
       std::min<std::uint64_t>(answer.sampled_bytes, std::numeric_limits<std::uint32_t>::max()));
   flow.sampled_packets = static_cast<std::uint16_t>(
@@ -229,7 +239,7 @@ void update_flow(Flow& flow, const FlowKey& key, const Answer& answer, FlowTable
   std::copy(std::begin(facts.client_mac), std::end(facts.client_mac), flow.client_mac);
   flow.initiator = answer.initiator & 1;
   flow.client = facts.client == key.address(0) && facts.client_port == key.port(0) ? 0 : 1;
-  flow.state = answer.state;
+  flow.state = keep && answer.state == FlowState::guessed ? FlowState::final : answer.state;
   flow.midstream = facts.midstream;
 }
 

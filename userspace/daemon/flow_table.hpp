@@ -33,9 +33,9 @@ struct Flow {
   std::uint32_t sampled_bytes = 0;
   std::uint32_t action = 0;  // number in the action table
   std::uint32_t ifindex = 0;
-  std::uint32_t service_s = 0;  // CLOCK_MONOTONIC seconds when its service was last remembered
   std::uint16_t sampled_packets = 0;
   std::uint16_t vlan = 0;
+  std::uint16_t promised = 0;  // number in the action table: what the first packet was given
   std::uint8_t client_mac[6] = {0, 0, 0, 0, 0, 0};
   std::uint16_t flags = 0;  // L7M_FLOW_*
   std::uint8_t sweep = 0;   // the last one that saw its verdict
@@ -45,7 +45,13 @@ struct Flow {
   bool decided : 1 = false;  // has a verdict in the kernel
   bool midstream : 1 = false;
   bool followed : 1 = false;  // has its answer, and stays a candidate: its DNS messages are read
+  bool taught : 1 = false;    // its service has learned from it, or may not
+  bool blocked : 1 = false;   // counted as dropped
 
+  // The class comes from the flow's own packets.
+  [[nodiscard]] bool own_answer() const {
+    return (found().application != 0 || found().master != 0) && is_own(found().confidence);
+  }
   [[nodiscard]] const Finding& found() const;
   [[nodiscard]] std::uint64_t packets() const { return total.packets[0] + total.packets[1]; }
   [[nodiscard]] std::uint64_t bytes() const { return total.bytes[0] + total.bytes[1]; }
@@ -89,6 +95,8 @@ class FlowTable {
   [[nodiscard]] const std::string* intern(const std::string& name);
   // Instead of what was found before.
   void set_finding(Flow& flow, Finding&& finding);
+  // Has `held` refer to another finding of the table; null for none.
+  void share_finding(const Finding*& held, const Finding* other);
 
  private:
   // A hash table over numbered places, which lie in pieces of memory that never move: no allocation
@@ -145,7 +153,8 @@ class FlowTable {
   std::unordered_set<std::string, KeyedTextHash> names_;
 };
 
-// Takes over what the answer says; counters only where the flow has none of its own.
+// Takes over what the answer says; counters only where the flow has none of its own. What is no
+// answer of the flow's own leaves one that the flow has.
 void update_flow(Flow& flow, const FlowKey& key, const Answer& answer, FlowTable& table);
 
 // For matching and for showing.
