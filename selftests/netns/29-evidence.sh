@@ -29,10 +29,6 @@ policy() { # [LOG-RATE]
 }
 END
 }
-# The daemon of before knows no "log".
-if [ "${L7MARK_EVIDENCE_OLD:-0}" = 1 ]; then
-	eval "$(declare -f policy | sed '/"log": {/d')"
-fi
 serve_dns www.bad.test=$OTHER4 www.fine.test=$SERVER4
 serve_tls_echo 443 www.films.test
 # nDPI has no guess for this port.
