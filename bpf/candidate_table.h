@@ -201,33 +201,51 @@ static __noinline struct l7m_candidate_place *l7m_put_candidate(struct l7m_candi
 	return place;
 }
 
+static __always_inline int l7m_has_counted(const struct l7m_candidate *now,
+					   const struct l7m_candidate *then)
+{
+	return now->count.packets[0] != then->count.packets[0] ||
+	       now->count.packets[1] != then->count.packets[1];
+}
+
 /*
- * The candidate as it is, and its place given back, if it has this life. Returns L7M_SETTLE_TOOK,
- * L7M_SETTLE_STALE if the key has another life, else 0.
+ * The candidate of the step's life as it is, and its place given back. With `unchanged` only if it
+ * has counted as many packets as the step's; what it has counted then goes there. Returns
+ * L7M_SETTLE_TOOK, _STALE or _BUSY, or 0 if there is none.
  */
 static __noinline int l7m_take_candidate(struct l7m_candidate_set *set, __u32 tag,
-					 const struct l7m_key *key, __u64 flow_id,
-					 struct l7m_candidate *out)
+					 struct l7m_settlement *step, int unchanged)
 {
-	int result = 0;
-	__u32 i;
+	struct l7m_candidate_place *place = 0;
+	__u32 i, found, at = 0;
+	int result;
 
-	if (!set)
+	if (!set || !step)
 		return 0;
 	bpf_spin_lock(&set->lock);
+	/* The place's number comes out of its tag, as in l7m_find_place(). */
 #pragma unroll
 	for (i = 0; i < L7M_WAYS; i++) {
-		if ((set->tag[i] & ~L7M_TAG_PLACE) == tag &&
-		    l7m_same_key(&set->place[i].key, key)) {
-			if (set->place[i].value.flow_id != flow_id) {
-				result = L7M_SETTLE_STALE;
-				break;
-			}
-			*out = set->place[i].value;
-			set->tag[i] = 0;
-			result = L7M_SETTLE_TOOK;
+		found = *(volatile __u32 *)&set->tag[i];
+		if ((found & ~L7M_TAG_PLACE) != tag)
+			continue;
+		at = found & L7M_TAG_PLACE;
+		if (l7m_same_key(&set->place[at].key, &step->key)) {
+			place = &set->place[at];
 			break;
 		}
+	}
+	if (!place) {
+		result = 0;
+	} else if (place->value.flow_id != step->flow_id) {
+		result = L7M_SETTLE_STALE;
+	} else if (unchanged && l7m_has_counted(&place->value, &step->candidate)) {
+		step->candidate = place->value;
+		result = L7M_SETTLE_BUSY;
+	} else {
+		step->candidate = place->value;
+		set->tag[at] = 0;
+		result = L7M_SETTLE_TOOK;
 	}
 	bpf_spin_unlock(&set->lock);
 	return result;

@@ -80,8 +80,8 @@ int l7mark_edit(struct __sk_buff *skb)
 	return TC_ACT_OK;
 }
 
-static __always_inline int l7m_has_counted(const struct l7m_verdict *now,
-					   const struct l7m_verdict *then)
+static __always_inline int l7m_verdict_counted(const struct l7m_verdict *now,
+					       const struct l7m_verdict *then)
 {
 	return now->last_seen != then->last_seen ||
 	       now->count.packets[0] != then->count.packets[0] ||
@@ -97,7 +97,7 @@ static __noinline int l7m_settle_end(struct l7m_settlement *step)
 		return 0;
 	if (v->flow_id != step->flow_id)
 		return L7M_SETTLE_STALE;
-	busy = step->step == L7M_SETTLE_END && l7m_has_counted(v, &step->verdict);
+	busy = step->step == L7M_SETTLE_END && l7m_verdict_counted(v, &step->verdict);
 	step->verdict = *v;
 	if (busy)
 		return L7M_SETTLE_BUSY;
@@ -142,42 +142,64 @@ static __always_inline void l7m_from_candidate(struct l7m_verdict *v, const stru
 	v->origin[1] = c->origin[1];
 }
 
-static __noinline int l7m_settle_one(struct l7m_settlement *step)
+static __noinline int l7m_settle_decide(struct l7m_settlement *step)
 {
-	struct l7m_candidate_place *place;
+	const struct l7m_candidate_place *place;
 	const struct l7m_settings *s;
 	struct l7m_verdict *v;
 	struct l7m_spot spot;
 	__u32 zero = 0;
-	int result = 0, took;
 
 	s = bpf_map_lookup_elem(&settings, &zero);
 	if (!s || !l7m_find_spot(l7m_hash_of(&step->key, s), &spot))
 		return 0;
-	if (step->step == L7M_SETTLE_DECIDE) {
-		place = l7m_find_place(spot.set, spot.tag, &step->key);
-		v = l7m_verdict_of(&step->key);
-		/* One written by hand stays, even if userspace has not seen it yet. */
-		if (v && !v->flow_id) {
-			result = L7M_SETTLE_MANUAL;
-		} else if (v && v->flow_id == step->flow_id) {
-			l7m_decide_again(v, &step->verdict);
-			result = L7M_SETTLE_WROTE;
-		} else if (v || !place || place->value.flow_id != step->flow_id) {
-			return L7M_SETTLE_STALE;
-		} else {
-			step->verdict.flow_id = step->flow_id;
-			l7m_from_candidate(&step->verdict, &place->value);
-			if (l7m_write_verdict(step))
-				return 0;
-			result = L7M_SETTLE_WROTE;
-		}
+	place = l7m_find_place(spot.set, spot.tag, &step->key);
+	v = l7m_verdict_of(&step->key);
+	/* One written by hand stays, even if userspace has not seen it yet. */
+	if (v && !v->flow_id)
+		return L7M_SETTLE_MANUAL;
+	if (v && v->flow_id == step->flow_id) {
+		l7m_decide_again(v, &step->verdict);
+		return L7M_SETTLE_WROTE;
 	}
-	/* The union is the candidate's from here on. */
-	took = l7m_take_candidate(spot.set, spot.tag, &step->key, step->flow_id, &step->candidate);
-	return result ? result | (took & L7M_SETTLE_TOOK) : took;
+	if (v || !place || place->value.flow_id != step->flow_id)
+		return L7M_SETTLE_STALE;
+	step->verdict.flow_id = step->flow_id;
+	l7m_from_candidate(&step->verdict, &place->value);
+	return l7m_write_verdict(step) ? 0 : L7M_SETTLE_WROTE;
 }
 
+/*
+ * The step's candidate. By itself, so that the verifier does not walk through it for each of the
+ * ways to decide.
+ */
+L7M_FUNCTION int l7m_settle_take(struct __sk_buff *skb, __u32 i)
+{
+	const struct l7m_settings *s;
+	struct l7m_settlement *at;
+	struct l7m_settlement step;
+	struct l7m_spot spot;
+	__u32 zero = 0;
+	int took;
+
+	if (i >= L7M_SETTLE_BATCH)
+		return 0;
+	at = (void *)(long)skb->data + i * sizeof(*at);
+	if ((void *)(at + 1) > (void *)(long)skb->data_end)
+		return 0;
+	step = *at;
+	s = bpf_map_lookup_elem(&settings, &zero);
+	if (!s || !l7m_find_spot(l7m_hash_of(&step.key, s), &spot))
+		return 0;
+	took = l7m_take_candidate(spot.set, spot.tag, &step, step.step == L7M_SETTLE_TAKE_QUIET);
+	if (step.step == L7M_SETTLE_DECIDE)
+		took &= L7M_SETTLE_TOOK;
+	step.result |= (__u8)took;
+	*at = step;
+	return 1;
+}
+
+/* Returns 0 if there is no step `i`, 2 if its candidate is to be taken now. */
 L7M_FUNCTION int l7m_settle_at(struct __sk_buff *skb, __u32 i)
 {
 	struct l7m_settlement *at;
@@ -189,12 +211,15 @@ L7M_FUNCTION int l7m_settle_at(struct __sk_buff *skb, __u32 i)
 	if ((void *)(at + 1) > (void *)(long)skb->data_end)
 		return 0;
 	step = *at;
+	step.result = 0;
 	if (step.step == L7M_SETTLE_END || step.step == L7M_SETTLE_REMOVE)
 		step.result = (__u8)l7m_settle_end(&step);
-	else
-		step.result = (__u8)l7m_settle_one(&step);
+	else if (step.step == L7M_SETTLE_DECIDE)
+		step.result = (__u8)l7m_settle_decide(&step);
 	*at = step;
-	return 1;
+	if (step.step == L7M_SETTLE_DECIDE)
+		return step.result & (L7M_SETTLE_WROTE | L7M_SETTLE_MANUAL) ? 2 : 1;
+	return step.step == L7M_SETTLE_TAKE || step.step == L7M_SETTLE_TAKE_QUIET ? 2 : 1;
 }
 
 /*
@@ -215,7 +240,7 @@ L7M_FUNCTION int l7m_settle_fetch(struct __sk_buff *skb, __u32 i)
 	s = bpf_map_lookup_elem(&settings, &zero);
 	if (!s)
 		return 0;
-	if (at->step == L7M_SETTLE_DECIDE || at->step == L7M_SETTLE_TAKE)
+	if (at->step != L7M_SETTLE_END && at->step != L7M_SETTLE_REMOVE)
 		l7m_fetch_set(l7m_hash_of(&at->key, s));
 	return 1;
 }
@@ -233,8 +258,12 @@ int l7mark_settle(struct __sk_buff *skb)
 	}
 #pragma clang loop unroll(disable)
 	for (i = 0; i < L7M_SETTLE_BATCH; i++) {
-		if (!l7m_settle_at(skb, i))
+		int done = l7m_settle_at(skb, i);
+
+		if (!done)
 			break;
+		if (done == 2)
+			l7m_settle_take(skb, i);
 	}
 	return TC_ACT_OK;
 }

@@ -218,6 +218,13 @@ struct Answer {
   return {{count.packets[0], count.packets[1]}, {count.bytes[0], count.bytes[1]}};
 }
 
+// What of a flow's counters a candidate has; it is let go long before they are too long for that.
+[[nodiscard]] inline l7m_candidate_counters narrow(const l7m_counters& count) {
+  return {
+      {count.bytes[0], count.bytes[1]},
+      {static_cast<std::uint32_t>(count.packets[0]), static_cast<std::uint32_t>(count.packets[1])}};
+}
+
 // Names resolved by a DNS answer that passed by.
 struct DnsAnswer {
   Address client;                            // who had asked

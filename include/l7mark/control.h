@@ -54,6 +54,9 @@ enum l7m_settle_step {
 	L7M_SETTLE_END = 3,
 	/* Take the verdict. */
 	L7M_SETTLE_REMOVE = 4,
+	/* Take the candidate if it has counted no packet since it was read: `candidate` has its
+	 * count as read. */
+	L7M_SETTLE_TAKE_QUIET = 5,
 };
 
 /* Bits of l7m_settlement.result; 0: nothing was there, or for DECIDE no room for a verdict. */
@@ -61,7 +64,8 @@ enum l7m_settle_step {
 #define L7M_SETTLE_TOOK	  0x02 /* what was taken is in the union, as it was at last */
 #define L7M_SETTLE_MANUAL 0x04 /* not written: the verdict there was written by hand */
 #define L7M_SETTLE_STALE  0x08 /* neither table has this life of the flow */
-#define L7M_SETTLE_BUSY	  0x10 /* not taken: it has counted since; `verdict` is as it is now */
+#define L7M_SETTLE_BUSY	  0x10 /* not taken: it has counted since; in the union it is as it is now \
+				*/
 
 struct l7m_settlement {
 	struct l7m_key key;

@@ -369,6 +369,30 @@ TEST_F(Candidates, EndTakesTheVerdictThatWasRead) {
   }
 }
 
+// A flow of one packet that goes on just now is not let go.
+TEST_F(Candidates, TakesTheQuietOneThatWasRead) {
+  ASSERT_NO_FATAL_FAILURE(make(8192));
+  if (IsSkipped()) return;
+  for (const bool v6 : {false, true}) {
+    const Endpoints ends = ends_of(1, v6);
+    ingress(segment(ends, kSyn));
+    l7m_settlement step{};
+    step.key = key_of(ends).raw;
+    step.flow_id = life(ends);
+    step.step = L7M_SETTLE_TAKE_QUIET;
+    step.candidate.count = plane_->maps.candidate(key_of(ends))->count;
+    ingress(segment(ends, kAck));
+    ASSERT_TRUE(plane_->maps.settle({&step, 1}).ok());
+    EXPECT_EQ(step.result, L7M_SETTLE_BUSY);
+    EXPECT_EQ(step.candidate.count.packets[sender_of(ends)], 2U) << "it tells what there is now";
+    EXPECT_EQ(life(ends), step.flow_id);
+    ASSERT_TRUE(plane_->maps.settle({&step, 1}).ok());
+    EXPECT_EQ(step.result, L7M_SETTLE_TOOK);
+    EXPECT_FALSE(known(ends));
+    EXPECT_EQ(settle(ends, L7M_SETTLE_TAKE_QUIET, step.flow_id).result, 0) << "it is gone";
+  }
+}
+
 // More steps than a run takes, of all kinds.
 TEST_F(Candidates, StepsByTheHundred) {
   ASSERT_NO_FATAL_FAILURE(make(8192));

@@ -200,8 +200,11 @@ void Core::end_flows(std::span<const Ended> ended) {
       l7m_settlement& step = steps.emplace_back();
       step.key = life.key.raw;
       step.flow_id = life.id;
-      step.step = verdict ? L7M_SETTLE_END : L7M_SETTLE_TAKE;
-      if (verdict) step.verdict = *verdict;
+      step.step = verdict ? L7M_SETTLE_END : L7M_SETTLE_TAKE_QUIET;
+      if (verdict)
+        step.verdict = *verdict;
+      else
+        step.candidate.count = narrow(flow->total);
     }
     if (const auto status = dataplane_.settle(steps); !status.ok()) {
       log_error("{}", status.error().message());

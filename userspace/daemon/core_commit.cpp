@@ -57,7 +57,8 @@ void Core::write_verdicts() {
     step.key = key.raw;
     step.flow_id = id;
     if (passing(*flow, ms)) {
-      step.step = L7M_SETTLE_TAKE;
+      step.step = L7M_SETTLE_TAKE_QUIET;
+      step.candidate.count = narrow(flow->total);
       flows.push_back(nullptr);
       continue;
     }
@@ -90,6 +91,11 @@ void Core::write_verdicts() {
       end_flow(key, "evicted");
     } else if (flows[i] != nullptr) {
       on_settled(key, *flows[i], steps[i]);
+    } else if ((steps[i].result & L7M_SETTLE_BUSY) != 0) {
+      // It goes on after all, and gets its verdict by the next commit.
+      Flow* flow = flows_.find(key);
+      flow->set_before(wide(steps[i].candidate.count));
+      fresh_.push_back({key, flow->id});
     } else {
       ++counters_.one_packet;
       end_flow(key, "idle");
