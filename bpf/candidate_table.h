@@ -191,6 +191,25 @@ static __noinline struct l7m_candidate_place *l7m_put_candidate(struct l7m_candi
 	place->value = *value;
 	place->flight[0] = (struct l7m_flight){};
 	place->flight[1] = (struct l7m_flight){};
+	/*
+	 * Where stores may be seen in another order (arm64), a packet on another CPU that finds the
+	 * tag must find the place whole. Unlocking is a release and locking an acquire, so what is
+	 * stored before the two is seen before what is stored behind them; on the finding side the
+	 * place's address depends on the tag. Meanwhile the place is free, and may be taken.
+	 */
+	if (l7m_config.flags & L7M_CFG_WEAK_ORDER) {
+		bpf_spin_unlock(&set->lock);
+		bpf_spin_lock(&set->lock);
+		found = *(volatile __u32 *)&set->tag[at];
+		if (!l7m_same_key(&place->key, key)) {
+			bpf_spin_unlock(&set->lock);
+			return 0; /* another flow has it: ours begins with its next packet */
+		}
+		if (found) {
+			bpf_spin_unlock(&set->lock);
+			return place;
+		}
+	}
 	*(volatile __u32 *)&set->tag[at] = tag | at;
 	bpf_spin_unlock(&set->lock);
 	if (how >= L7M_PUT_EVICTS)

@@ -344,6 +344,7 @@ L7M_ASSERT_SIZE(struct l7m_source, 8);
 /* Bits of l7m_config.flags. */
 #define L7M_CFG_XDP_LOAD_BYTES 0x01 /* bpf_xdp_load_bytes() is there: 5.18 */
 #define L7M_CFG_XDP_FRAGS      0x02 /* loaded for multi-buffer XDP: 5.18 */
+#define L7M_CFG_WEAK_ORDER     0x08 /* CPUs may see each other's stores in another order */
 #define L7M_CFG_REPLAY                                                                             \
 	0x04 /* a capture is replayed: skb->wire_len is the frame's length,                        \
 	      * a five-tuple is one flow whatever its flags, and later                             \

@@ -119,7 +119,9 @@ void load(bpf_object* object, const Way& way, Counts& counts) {
 template <typename Skeleton>
 void set_up(Skeleton& skeleton, const Way& way, std::uint32_t flags) {
   skeleton.rodata->l7m_config.parse = way.parse;
-  skeleton.rodata->l7m_config.flags = flags | (way.replay ? L7M_CFG_REPLAY : 0U);
+  // More is verified for CPUs of a weak order of stores: the limits are theirs.
+  skeleton.rodata->l7m_config.flags =
+      flags | L7M_CFG_WEAK_ORDER | (way.replay ? L7M_CFG_REPLAY : 0U);
   skeleton.rodata->l7m_config.sets = kEntries;
 }
 

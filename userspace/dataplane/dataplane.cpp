@@ -23,6 +23,13 @@ namespace l7mark {
 
 namespace {
 
+// x86 and s390x show stores to other CPUs in the order in which they were made.
+#if defined(__x86_64__) || defined(__i386__) || defined(__s390x__)
+constexpr std::uint32_t kOrder = 0;
+#else
+constexpr std::uint32_t kOrder = L7M_CFG_WEAK_ORDER;
+#endif
+
 // libbpf's words one level lower than ours: what matters comes back as an Error.
 int log_libbpf(libbpf_print_level level, const char* format, va_list arguments) {
   if (level == LIBBPF_DEBUG || !log_enabled(LogLevel::debug)) return 0;
@@ -163,7 +170,7 @@ Result<Dataplane> Dataplane::load(const PinPaths* paths, const DataplaneOptions&
   out.batches_ = features.has(FeatureId::map_batch);
   out.xdp_load_bytes_ = features.has(FeatureId::xdp_load_bytes);
   out.xdp_frags_ = features.has(FeatureId::xdp_frags);
-  out.config_flags_ = options.replay ? L7M_CFG_REPLAY : 0;
+  out.config_flags_ = (options.replay ? L7M_CFG_REPLAY : 0U) | kOrder;
   out.adopted_ = paths != nullptr && std::filesystem::exists(paths->map("flows4"));
 
   out.tc_.reset(l7mark_tc::open());
