@@ -5,6 +5,7 @@
  * object of its own over the maps of the TC programs.
  */
 #include <linux/bpf.h>
+#include <linux/errno.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_helpers.h>
 #include <l7mark/control.h>
@@ -58,7 +59,7 @@ L7M_FUNCTION int l7m_edit_at(struct __sk_buff *skb, __u32 i)
 
 	if (i >= L7M_EDIT_BATCH)
 		return 0;
-	at = (void *)(long)skb->data + i * sizeof(*at);
+	at = (void *)(long)skb->data + L7M_BATCH_HEADER + i * sizeof(*at);
 	if ((void *)(at + 1) > (void *)(long)skb->data_end)
 		return 0;
 	edit = *at;
@@ -149,6 +150,7 @@ static __noinline int l7m_settle_decide(struct l7m_settlement *step)
 	struct l7m_verdict *v;
 	struct l7m_spot spot;
 	__u32 zero = 0;
+	long written;
 
 	s = bpf_map_lookup_elem(&settings, &zero);
 	if (!s || !l7m_find_spot(l7m_hash_of(&step->key, s), &spot))
@@ -166,7 +168,10 @@ static __noinline int l7m_settle_decide(struct l7m_settlement *step)
 		return L7M_SETTLE_STALE;
 	step->verdict.flow_id = step->flow_id;
 	l7m_from_candidate(&step->verdict, &place->value);
-	return l7m_write_verdict(step) ? 0 : L7M_SETTLE_WROTE;
+	written = l7m_write_verdict(step);
+	if (written)
+		return written == -ENOMEM ? L7M_SETTLE_NO_MEMORY : 0;
+	return L7M_SETTLE_WROTE;
 }
 
 /*
@@ -184,7 +189,7 @@ L7M_FUNCTION int l7m_settle_take(struct __sk_buff *skb, __u32 i)
 
 	if (i >= L7M_SETTLE_BATCH)
 		return 0;
-	at = (void *)(long)skb->data + i * sizeof(*at);
+	at = (void *)(long)skb->data + L7M_BATCH_HEADER + i * sizeof(*at);
 	if ((void *)(at + 1) > (void *)(long)skb->data_end)
 		return 0;
 	step = *at;
@@ -207,7 +212,7 @@ L7M_FUNCTION int l7m_settle_at(struct __sk_buff *skb, __u32 i)
 
 	if (i >= L7M_SETTLE_BATCH)
 		return 0;
-	at = (void *)(long)skb->data + i * sizeof(*at);
+	at = (void *)(long)skb->data + L7M_BATCH_HEADER + i * sizeof(*at);
 	if ((void *)(at + 1) > (void *)(long)skb->data_end)
 		return 0;
 	step = *at;
@@ -234,7 +239,7 @@ L7M_FUNCTION int l7m_settle_fetch(struct __sk_buff *skb, __u32 i)
 
 	if (i >= L7M_SETTLE_BATCH)
 		return 0;
-	at = (void *)(long)skb->data + i * sizeof(*at);
+	at = (void *)(long)skb->data + L7M_BATCH_HEADER + i * sizeof(*at);
 	if ((void *)(at + 1) > (void *)(long)skb->data_end)
 		return 0;
 	s = bpf_map_lookup_elem(&settings, &zero);

@@ -6,6 +6,13 @@
 #include <l7mark/maps.h>
 
 /*
+ * Bytes in front of a batch of edits or settlements. A program run takes its input for a frame, and
+ * looks into the IP header that the frame's type tells of: an Ethernet header of type 0, and two
+ * bytes that keep the entries aligned.
+ */
+#define L7M_BATCH_HEADER 16
+
+/*
  * One edit of program `l7mark_edit`, which userspace runs over an array of them in order to change
  * entries in place: a map update from userspace would lose what is counted meanwhile.
  */
@@ -64,8 +71,11 @@ enum l7m_settle_step {
 #define L7M_SETTLE_TOOK	  0x02 /* what was taken is in the union, as it was at last */
 #define L7M_SETTLE_MANUAL 0x04 /* not written: the verdict there was written by hand */
 #define L7M_SETTLE_STALE  0x08 /* neither table has this life of the flow */
-#define L7M_SETTLE_BUSY	  0x10 /* not taken: it has counted since; in the union it is as it is now \
-				*/
+#define L7M_SETTLE_BUSY                                                                            \
+	0x10 /* not taken: it has counted since; in the union it is as it is now                   \
+	      */
+/* Not written: the kernel had no memory, the table has room. */
+#define L7M_SETTLE_NO_MEMORY 0x20
 
 struct l7m_settlement {
 	struct l7m_key key;

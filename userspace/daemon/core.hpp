@@ -54,6 +54,7 @@ struct CoreCounters {
   std::uint64_t flows_ended = 0;
   std::uint64_t adopted = 0;
   std::uint64_t table_full = 0;      // answers without a place in the verdict table
+  std::uint64_t no_memory = 0;       // answers for which the kernel had no memory
   std::uint64_t one_packet = 0;      // flows of one packet, not given a verdict
   std::uint64_t log_left_out = 0;    // lines of flows beyond log.rate
   std::uint64_t hints_mixed = 0;     // addresses whose names, or flows, had different classes
@@ -302,6 +303,7 @@ class Core {
   std::vector<bool> in_schedule_;  // by class
   bool sampling_ = false;
   bool full_reported_ = false;
+  bool no_memory_reported_ = false;
   bool conntrack_reported_ = false;
 };
 

@@ -107,6 +107,14 @@ void Core::on_settled(const FlowKey& key, Flow& flow, const l7m_settlement& step
   if ((step.result & L7M_SETTLE_WROTE) == 0) {
     flow.decided = false;
     queue_edit(key, flow, L7M_EDIT_ACTION | L7M_EDIT_STATE);
+    if ((step.result & L7M_SETTLE_NO_MEMORY) != 0) {
+      ++counters_.no_memory;
+      if (!std::exchange(no_memory_reported_, true))
+        log_warning(
+            "the kernel has no memory for a verdict: new flows keep their place among the "
+            "candidates");
+      return;
+    }
     ++counters_.table_full;
     if (!std::exchange(full_reported_, true))
       log_warning(

@@ -283,7 +283,8 @@ void Core::status(nlohmann::ordered_json& out) {
                   {"ended", counters_.flows_ended},
                   {"adopted", counters_.adopted},
                   {"one_packet", counters_.one_packet},
-                  {"table_full", counters_.table_full}};
+                  {"table_full", counters_.table_full},
+                  {"no_memory", counters_.no_memory}};
   out["hints"] = hints_status();
   for (const Source source : {Source::service, Source::dns}) {
     const PromiseCounters& count = counters_.promises[static_cast<std::size_t>(source)];

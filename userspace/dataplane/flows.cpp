@@ -7,6 +7,7 @@
 #include <l7mark_tc.skel.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -38,16 +39,24 @@ FlowKey to_flow_key(const l7m_key& key) {
   return out;
 }
 
+// What a program run takes on every kernel.
+constexpr std::size_t kRunBytes = 3584;
+static_assert(L7M_BATCH_HEADER + L7M_EDIT_BATCH * sizeof(l7m_edit) <= kRunBytes);
+static_assert(L7M_BATCH_HEADER + L7M_SETTLE_BATCH * sizeof(l7m_settlement) <= kRunBytes);
+
 // Runs a program over `entries`, which it changes, `batch` of them at a time.
 template <class Entry>
 Status run_over(const bpf_program* program, std::span<Entry> entries, std::size_t batch) {
+  std::array<std::byte, kRunBytes> frame{};
   while (!entries.empty()) {
     const auto now = entries.first(std::min(entries.size(), batch));
-    LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = now.data(), .data_out = now.data(),
-                .data_size_in = static_cast<__u32>(now.size_bytes()),
-                .data_size_out = static_cast<__u32>(now.size_bytes()), .repeat = 1);
+    std::memcpy(frame.data() + L7M_BATCH_HEADER, now.data(), now.size_bytes());
+    const auto size = static_cast<__u32>(L7M_BATCH_HEADER + now.size_bytes());
+    LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = frame.data(), .data_out = frame.data(),
+                .data_size_in = size, .data_size_out = size, .repeat = 1);
     if (bpf_prog_test_run_opts(bpf_program__fd(program), &run) != 0)
       return error_from_errno("run", std::string("program ") + bpf_program__name(program));
+    std::memcpy(now.data(), frame.data() + L7M_BATCH_HEADER, now.size_bytes());
     entries = entries.subspan(now.size());
   }
   return success();
