@@ -70,6 +70,9 @@ Packet tcp_packet(bool v6, bool vlan, std::uint16_t sport, std::size_t payload,
   return out;
 }
 
+// As the daemon loads the programs without a word about it in the policy.
+constexpr std::uint32_t kParse = L7M_PARSE_VLAN_KEY;
+
 FlowKey key_of(const Packet& packet, std::uint32_t flow) {
   Bytes frame = packet.frame;
   const std::uint32_t address = __builtin_bswap32(kFirstAddress + flow);
@@ -77,7 +80,7 @@ FlowKey key_of(const Packet& packet, std::uint32_t flow) {
   l7m_packet parsed{};
   l7m_cursor cursor{frame.data(), frame.data() + frame.size(), 0, nullptr, 0};
   FlowKey key;
-  if (l7m_parse(&cursor, &parsed, 0, static_cast<std::uint32_t>(frame.size()), 0) == 0) {
+  if (l7m_parse(&cursor, &parsed, 0, static_cast<std::uint32_t>(frame.size()), kParse) == 0) {
     l7m_map_ipv4(&parsed);
     l7m_make_key(&parsed, &key.raw);
   }
@@ -98,6 +101,7 @@ class PacketBench {
     DataplaneOptions dataplane_options;
     dataplane_options.flows = static_cast<std::uint32_t>(table);
     dataplane_options.ring_bytes = 16U << 20;
+    dataplane_options.parse = kParse;
     auto dataplane = Dataplane::open_private(dataplane_options, *features);
     if (!dataplane) return dataplane.error();
     dataplane_ = std::make_unique<Dataplane>(std::move(*dataplane));
