@@ -40,7 +40,8 @@ l7m_new_flow(struct l7m_met *met, const struct l7m_settings *s, const struct l7m
 	fresh->flow_id = l7m_new_life();
 	fresh->last_seen = (__u32)bpf_jiffies64();
 	fresh->ring = l7m_choose_ring(p, s);
-	number = l7m_forget_by(met, l7m_find_promise(p, s));
+	number = met->kept ? L7M_PROMISED(met->kept, L7M_FLOW_KEPT) : l7m_find_promise(p, s);
+	number = l7m_forget_by(met, number);
 	fresh->action = (__u32)number;
 	fresh->state = (__u8)(number >> 32);
 	fresh->flags |= (__u16)(number >> 40);
@@ -130,8 +131,9 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 		return c->action;
 	}
 	l7m_count_candidate(c, met);
-	closing = l7m_closing_flags(p, (int)met->sender) & (__u16)~c->flags;
-	c->flags |= closing;
+	closing = l7m_close_candidate(c, p, met->sender, l7m_met_side(met));
+	if (closing & L7M_FLOW_FORGED)
+		l7m_count(L7M_COUNT_FORGED, 1);
 	f = &place->flight[met->sender & 1];
 	l7m_expect_flight(f, p);
 	if (l7m_may_be_flight(f, p, s->flight)) {
@@ -144,7 +146,7 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 	}
 	what->wanted = met->wanted.length;
 	if (what->wanted == 0) {
-		if (!closing || !l7m_is_closed(c->flags))
+		if (!(closing & L7M_FLOW_CLOSING) || !l7m_has_ended(c->flags))
 			return c->action;
 		what->type = L7M_RECORD_NOTICE;
 	}

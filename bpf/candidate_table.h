@@ -216,7 +216,7 @@ static __noinline struct l7m_candidate_place *l7m_put_candidate(struct l7m_candi
 		l7m_count(how == L7M_PUT_EVICTS ? L7M_COUNT_CANDIDATE_EVICTED_ONE_WAY
 						: L7M_COUNT_CANDIDATE_EVICTED_TWO_WAY,
 			  1);
-	l7m_count(L7M_COUNT_NEW_FLOW, 1);
+	l7m_count(value->flags & L7M_FLOW_AGAIN ? L7M_COUNT_LOOKED_AGAIN : L7M_COUNT_NEW_FLOW, 1);
 	return place;
 }
 

@@ -2,7 +2,8 @@
 /*
  * The hot path: the usual headers (Ethernet, at most one VLAN tag, IPv4 without options or IPv6
  * without extensions, TCP or UDP), and one look-up. All else goes the slow way, which parses again,
- * and so does what begins or ends a flow that has a verdict; the two must agree on every key.
+ * and so does what begins or ends a flow that has a verdict, or is to be looked at again; the two
+ * must agree on every key.
  */
 #ifndef L7MARK_BPF_FAST_H
 #define L7MARK_BPF_FAST_H
@@ -201,7 +202,7 @@ static __always_inline void l7m_fast_path(const __u8 *start, const __u8 *end, __
 	} else {
 		return;
 	}
-	if (out->event)
+	if (out->event || (out->verdict && l7m_is_due(out->verdict, out->sender)))
 		out->verdict = 0;
 }
 
@@ -249,6 +250,7 @@ L7M_FUNCTION __u32 l7m_missed(l7m_ctx *ctx, __u32 hook, __u32 l3_offset, __u32 h
 		room = l7m_load16(h + 2) - 20U;
 		p->version = 4;
 		p->protocol = h[9];
+		p->hop_limit = h[8];
 		p->l3_length = room + 20;
 		p->saddr[3] = l7m_load_be32(h + 12);
 		p->daddr[3] = l7m_load_be32(h + 16);
@@ -260,6 +262,7 @@ L7M_FUNCTION __u32 l7m_missed(l7m_ctx *ctx, __u32 hook, __u32 l3_offset, __u32 h
 		room = l7m_load16(h + 4);
 		p->version = 6;
 		p->protocol = h[6];
+		p->hop_limit = h[7];
 		p->l3_length = room + 40;
 		l7m_load_address(p->saddr, h + 8);
 		l7m_load_address(p->daddr, h + 24);

@@ -33,12 +33,41 @@ static __always_inline __u32 l7m_untracked(__u32 hook)
 	return s && (s->flags & L7M_SET_DROPS) ? L7M_HIDDEN : L7M_NO_ACTION;
 }
 
-/* A SYN on a closed flow's five-tuple: tells userspace what the old one counted and forgets it. */
-static __noinline int l7m_reopen(l7m_ctx *ctx, struct l7m_met *met, const struct l7m_verdict *v)
+/* How a verdict makes way for a candidate. */
+enum {
+	L7M_REOPEN_NOT = 0,
+	L7M_REOPEN_NEW,	  /* a SYN on a closed flow's five-tuple begins another life */
+	L7M_REOPEN_AGAIN, /* the same life, looked at again */
+};
+
+/* The candidate that goes on with the verdict's life. */
+static __always_inline void l7m_look_again(struct l7m_met *met, const struct l7m_verdict *v,
+					   const struct l7m_settings *s)
+{
+	struct l7m_candidate *c = &met->candidate;
+
+	c->packets = (__u8)s->packets;
+	c->whole = (__u8)s->whole;
+	c->action = v->action;
+	c->state = v->state;
+	c->flags |= L7M_FLOW_AGAIN;
+	c->hop_limit[0] = v->hop_limit[0];
+	c->hop_limit[1] = v->hop_limit[1];
+	c->sides = v->sides;
+	c->last_seen = (__u32)bpf_jiffies64();
+}
+
+/*
+ * Tells userspace what the verdict counted, and forgets it: the packet goes on as a candidate's.
+ * Returns 0 if the verdict stays: userspace must not go on by one that is gone.
+ */
+static __noinline int l7m_reopen(l7m_ctx *ctx, struct l7m_met *met, const struct l7m_verdict *v,
+				 __u32 how)
 {
 	struct l7m_export *what = &met->out;
-	struct l7m_candidate *old = &met->candidate;
+	struct l7m_candidate *c = &met->candidate;
 	const struct l7m_settings *s;
+	struct l7m_spot spot;
 	__u32 zero = 0;
 
 	s = bpf_map_lookup_elem(&settings, &zero);
@@ -49,39 +78,73 @@ static __noinline int l7m_reopen(l7m_ctx *ctx, struct l7m_met *met, const struct
 	what->wanted = 0;
 	what->sampled = 0;
 	l7m_make_key(&met->packet, &what->key);
-	__builtin_memset(old, 0, sizeof(*old));
+	__builtin_memset(c, 0, sizeof(*c));
 	what->count = v->count;
-	old->flow_id = v->flow_id;
-	old->initiator = v->initiator;
-	old->flags = v->flags;
-	old->ring = l7m_choose_ring(&met->packet, s);
-	if (!(s->flags & L7M_SET_PAUSED))
-		l7m_export(ctx);
-	if (met->packet.version == 4) {
-		struct l7m_key4 key4;
-
-		l7m_key_to_v4(&what->key, &key4);
-		bpf_map_delete_elem(&flows4, &key4);
+	c->flow_id = v->flow_id;
+	c->initiator = v->initiator;
+	c->flags = v->flags;
+	c->ring = l7m_choose_ring(&met->packet, s);
+	if (how == L7M_REOPEN_AGAIN) {
+		l7m_look_again(met, v, s);
+		if (s->flags & L7M_SET_PAUSED || l7m_export(ctx) ||
+		    !l7m_find_spot(l7m_hash_of(&what->key, s), &spot) ||
+		    !l7m_put_candidate(spot.set, spot.tag, met))
+			return 0;
 	} else {
-		bpf_map_delete_elem(&flows6, &what->key);
+		if (v->action >= L7M_STATES)
+			met->kept = (v->action & ~(__u32)(L7M_STATES - 1)) | L7M_STATE_PROVISIONAL;
+		if (!(s->flags & L7M_SET_PAUSED))
+			l7m_export(ctx);
+		l7m_count(L7M_COUNT_REOPENED, 1);
 	}
-	l7m_count(L7M_COUNT_REOPENED, 1);
-	return 0;
+	l7m_remove_verdict(&what->key);
+	return 1;
 }
 
-/* SYN, FIN and RST of a decided flow. Returns 1 if the verdict no longer holds. */
-static __always_inline int l7m_tcp_event(l7m_ctx *ctx, struct l7m_met *met, struct l7m_verdict *v)
+/*
+ * SYN, FIN and RST of a decided flow. Nobody else's may end it: one that is not from where its
+ * sender is changes nothing but L7M_FLOW_FORGED.
+ */
+static __always_inline __u32 l7m_tcp_event(const struct l7m_met *met, struct l7m_verdict *v)
 {
-	__u8 flags = met->packet.tcp_flags;
+	const struct l7m_packet *p = &met->packet;
+	__u16 closing = l7m_closing_flags(p, (int)met->sender);
+	int opens = (p->tcp_flags & (L7M_TCP_SYN | L7M_TCP_ACK)) == L7M_TCP_SYN;
 
-	if ((flags & (L7M_TCP_SYN | L7M_TCP_ACK)) == L7M_TCP_SYN) {
-		if (!(v->flags & L7M_FLOW_CLOSED) || (l7m_config.flags & L7M_CFG_REPLAY))
-			return 0;
-		l7m_reopen(ctx, met, v);
-		return 1;
+	if (opens && (l7m_config.flags & L7M_CFG_REPLAY || !v->flow_id))
+		return L7M_REOPEN_NOT;
+	if (opens && l7m_is_closing(v))
+		return L7M_REOPEN_NEW;
+	if (!opens && !closing)
+		return L7M_REOPEN_NOT;
+	if (!l7m_is_from(v->hop_limit, v->sides, p, met->sender, l7m_met_side(met))) {
+		/* One that was believed may be met once more, on its way out. */
+		if (opens || closing & ~v->flags) {
+			v->flags |= L7M_FLOW_FORGED;
+			l7m_count(L7M_COUNT_FORGED, 1);
+		}
+		return L7M_REOPEN_NOT;
 	}
-	v->flags |= l7m_closing_flags(&met->packet, (int)met->sender);
-	return 0;
+	if (opens) {
+		/* The sender may have begun anew unnoticed: what it says next tells. */
+		v->next_look = 1;
+		return L7M_REOPEN_NOT;
+	}
+	if (!l7m_is_closing(v) && l7m_has_ended(v->flags))
+		v->flags &= (__u16)~L7M_FLOW_CLOSING;
+	v->flags |= closing;
+	v->closing = (__u16)(v->count.packets[0] + v->count.packets[1] + met->segments);
+	return L7M_REOPEN_NOT;
+}
+
+static __always_inline __u32 l7m_verdict_event(const struct l7m_met *met, struct l7m_verdict *v)
+{
+	const struct l7m_packet *p = &met->packet;
+
+	if (p->tcp_flags & (L7M_TCP_SYN | L7M_TCP_FIN | L7M_TCP_RST))
+		return l7m_tcp_event(met, v);
+	/* A bare ACK tells nothing: the next packet with payload is looked at. */
+	return p->payload && l7m_is_due(v, met->sender) ? L7M_REOPEN_AGAIN : L7M_REOPEN_NOT;
 }
 
 /* The action of the flow that has no VLAN and else this key; 0 if there is none. */
@@ -108,7 +171,7 @@ static __noinline __u32 l7m_decide(l7m_ctx *ctx, struct l7m_met *met)
 	const struct l7m_candidate *c;
 	struct l7m_verdict *v;
 	struct l7m_key key;
-	__u32 zero = 0;
+	__u32 zero = 0, how;
 
 	l7m_map_ipv4(&met->packet);
 	if (met->packet.fragment == L7M_FRAGMENT_FIRST)
@@ -117,8 +180,9 @@ static __noinline __u32 l7m_decide(l7m_ctx *ctx, struct l7m_met *met)
 		return L7M_NO_ACTION;
 
 	v = l7m_find_verdict(met);
-	if (v && count && (met->packet.tcp_flags & (L7M_TCP_SYN | L7M_TCP_FIN | L7M_TCP_RST))) {
-		if (l7m_tcp_event(ctx, met, v))
+	if (v && count) {
+		how = l7m_verdict_event(met, v);
+		if (how && l7m_reopen(ctx, met, v, how))
 			v = 0;
 	}
 	if (v) {

@@ -29,6 +29,7 @@ static __always_inline void l7m_meet(struct __sk_buff *skb, __u32 hook, struct l
 	const struct l7m_packet *p = &met->packet;
 
 	met->hook = hook;
+	met->kept = 0;
 	met->readable = skb->len;
 	met->frame = met->readable;
 	if (l7m_config.flags & L7M_CFG_REPLAY)

@@ -25,6 +25,7 @@ static __always_inline __u32 l7m_taken_vlan(const struct xdp_md *ctx)
 static __always_inline void l7m_meet(struct xdp_md *ctx, __u32 hook, struct l7m_met *met)
 {
 	met->hook = hook;
+	met->kept = 0;
 	met->frame = l7m_frame(ctx);
 	met->readable = met->frame;
 	met->bytes = met->frame;

@@ -139,8 +139,9 @@ static __always_inline void l7m_from_candidate(struct l7m_verdict *v, const stru
 	/* A FIN that no sample told of is on the candidate only. */
 	v->flags |= c->flags;
 	v->ring = c->ring;
-	v->origin[0] = c->origin[0];
-	v->origin[1] = c->origin[1];
+	v->hop_limit[0] = c->hop_limit[0];
+	v->hop_limit[1] = c->hop_limit[1];
+	v->sides = c->sides;
 }
 
 static __noinline int l7m_settle_decide(struct l7m_settlement *step)

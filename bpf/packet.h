@@ -108,6 +108,7 @@ struct l7m_met {
 	__u32 ifindex;
 	__u32 hook;		  /* L7M_HOOK_* */
 	__u32 sender;		  /* endpoint 0 or 1 */
+	__u32 kept;		  /* action of the five-tuple's last life, 0 for none */
 	struct l7m_head head;	  /* of the payload, once it was asked for */
 	struct l7m_wanted wanted; /* what is copied of it... */
 	struct l7m_export out;	  /* ...and how it is told */
@@ -129,6 +130,11 @@ static __always_inline struct l7m_met *l7m_scratch(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&scratch, &zero);
+}
+
+static __always_inline __u32 l7m_met_side(const struct l7m_met *met)
+{
+	return l7m_side_of(met->ifindex, met->hook & L7M_HOOK_EGRESS);
 }
 
 /* The same number, of which the verifier knows nothing any more: ways that differ in it are one. */

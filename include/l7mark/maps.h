@@ -89,7 +89,7 @@ L7M_ASSERT_SIZE(struct l7m_counters, 32);
 #define L7M_FLOW_FIN0	   0x0001 /* endpoint 0 sent a FIN */
 #define L7M_FLOW_FIN1	   0x0002 /* endpoint 1 sent a FIN */
 #define L7M_FLOW_RST	   0x0004 /* either sent a RST */
-#define L7M_FLOW_CLOSED	   (L7M_FLOW_FIN0 | L7M_FLOW_FIN1 | L7M_FLOW_RST)
+#define L7M_FLOW_CLOSING   (L7M_FLOW_FIN0 | L7M_FLOW_FIN1 | L7M_FLOW_RST)
 #define L7M_FLOW_MIDSTREAM 0x0008 /* TCP, and the first packet seen was no SYN */
 #define L7M_FLOW_SERVICE   0x0010 /* provisional by service memory */
 #define L7M_FLOW_HINT	   0x0020 /* provisional by a DNS hint */
@@ -98,6 +98,7 @@ L7M_ASSERT_SIZE(struct l7m_counters, 32);
 #define L7M_FLOW_FORGED	   0x0100 /* a SYN, FIN or RST was not believed */
 #define L7M_FLOW_AGAIN	   0x0200 /* has had a verdict, and is being looked at again */
 #define L7M_FLOW_PROBE	   0x0400 /* let through in order to look at its service again */
+#define L7M_FLOW_KEPT	   0x0800 /* provisional by the class of the five-tuple's last life */
 
 /*
  * Map `lives`, per CPU: how many flows this CPU has begun. With the CPU's number it makes an id
@@ -114,14 +115,14 @@ struct l7m_verdict {
 	__u64 flow_id;		   /* the life that it belongs to; 0: written by hand */
 	__u16 application;	   /* nDPI's protocol numbers, 0 for unknown */
 	__u16 master;
-	__u16 next_look; /* the sender's packet of that number is looked at again; 0: none */
-	__u16 closing;	 /* packets[0] + packets[1], low 16 bits, when it was closed */
-	__u16 flags;	 /* L7M_FLOW_* */
-	__u8 state;	 /* enum l7m_state */
-	__u8 initiator;	 /* endpoint that sent the first packet seen: 0 or 1 */
-	__u8 ring;	 /* as the candidate's */
-	__u8 origin[2];	 /* by endpoint: of its hop limit and its side; 0: not seen */
-	__u8 reserved;
+	__u16 next_look;   /* the sender's packet of that number is looked at again; 0: none */
+	__u16 closing;	   /* packets[0] + packets[1], low 16 bits, with the last FIN or RST */
+	__u16 flags;	   /* L7M_FLOW_* */
+	__u8 state;	   /* enum l7m_state */
+	__u8 initiator;	   /* endpoint that sent the first packet seen: 0 or 1 */
+	__u8 ring;	   /* as the candidate's */
+	__u8 hop_limit[2]; /* by endpoint, of its first packet... */
+	__u8 sides;	   /* ...and 4 bits each where that was met: l7m_side_of(); 0: not seen */
 };
 L7M_ASSERT_SIZE(struct l7m_verdict, 64);
 
@@ -149,8 +150,8 @@ struct l7m_candidate {
 	__u8 ring;	     /* which ring buffer its samples go to */
 	__u8 packets;	     /* payload packets wanted; from the settings, userspace may raise it */
 	__u8 whole;	     /* of them, how many whole */
-	__u8 origin[2];	     /* as l7m_verdict.origin */
-	__u8 reserved;
+	__u8 hop_limit[2];   /* as in l7m_verdict */
+	__u8 sides;
 	/* What every packet writes: in a place of the table, a cache line of its own. */
 	struct l7m_candidate_counters count;
 	__u32 last_seen;     /* jiffies, low 32 bits */
@@ -388,6 +389,9 @@ L7M_ASSERT_SIZE(struct l7m_meta, 8);
 	X(PROBED, "services_probed", "flows let through to look at a blocked service again")       \
 	X(BY_HINT, "provisional_by_hint", "flows marked at once by a DNS hint")                    \
 	X(REOPENED, "reopened", "closed flows begun anew by a SYN")                                \
+	X(LOOKED_AGAIN, "looked_again", "flows with a verdict that became candidates again")       \
+	X(FORGED, "forged_closings",                                                               \
+	  "SYN, FIN and RST not believed: not from where the sender is")                           \
 	X(NOT_IP, "not_ip", "frames passed: neither IPv4 nor IPv6")                                \
 	X(MALFORMED, "malformed", "packets passed: header cut short or wrong")                     \
 	X(FRAGMENT_FOLLOWED, "fragments_followed", "later fragments given their flow's class")     \

@@ -92,6 +92,7 @@ struct l7m_packet {
 	__u16 l3_offset;  /* of the innermost IP header that was opened, from the frame's start */
 	__u16 vlan;	  /* id of the outermost VLAN tag, 0 for none */
 	__u16 inner_vlan; /* of the next one */
+	__u16 hop_limit;  /* of that IP header */
 	__u32 l3_length;  /* bytes of that IP packet, by its header */
 	__u32 payload;	  /* bytes after the transport header, 0 for later fragments */
 	__be32 tags;	  /* both ids as the keys have them, see L7M_TAGS(); 0 to leave them out */

@@ -19,6 +19,7 @@ static __always_inline int l7m_parse_ipv4(struct l7m_cursor *c, struct l7m_packe
 	p->l3_offset = (__u16)c->offset;
 	p->l3_length = l7m_load16(h + 2);
 	p->protocol = h[9];
+	p->hop_limit = h[8];
 	p->saddr[3] = l7m_load_be32(h + 12);
 	p->daddr[3] = l7m_load_be32(h + 16);
 	fragment = l7m_load16(h + 6) & 0x3fff;
@@ -153,6 +154,7 @@ static __always_inline int l7m_parse_ipv6(struct l7m_cursor *c, struct l7m_packe
 	if (l7m_is_mapped(p->saddr) || l7m_is_mapped(p->daddr))
 		return L7M_PARSE_WRONG;
 	next = h[6];
+	p->hop_limit = h[7];
 	c->offset += 40;
 	p->protocol = next;
 	if (next == L7M_PROTO_TCP || next == L7M_PROTO_UDP || next == L7M_PROTO_ICMPV6)

@@ -41,12 +41,85 @@ static __always_inline __u16 l7m_closing_flags(const struct l7m_packet *p, int s
 	return flags;
 }
 
-/* Of flow flags: no more is to come. Half closed is open. */
-static __always_inline int l7m_is_closed(__u16 flags)
+/* Of flow flags: both sides have said their last, or one has reset. Half closed is open. */
+static __always_inline int l7m_has_ended(__u16 flags)
 {
 	const __u16 both = L7M_FLOW_FIN0 | L7M_FLOW_FIN1;
 
 	return (flags & L7M_FLOW_RST) || (flags & both) == both;
+}
+
+/* Packets that may follow both FINs: ACKs of what was under way. */
+#define L7M_LAST_ACKS 16
+
+/*
+ * 1 if a flow has ended and nothing came since that says otherwise: it may be forgotten soon, and a
+ * SYN begins another. Anybody may try to send its last packet, so any later one restores it.
+ */
+static __always_inline int l7m_is_closing(const struct l7m_verdict *v)
+{
+	__u16 since = (__u16)(v->count.packets[0] + v->count.packets[1] - v->closing);
+
+	if (!l7m_has_ended(v->flags))
+		return 0;
+	return since <= (v->flags & L7M_FLOW_RST ? 0 : L7M_LAST_ACKS);
+}
+
+/* The interface and the direction in which a packet is met, as a number from 1 to 14. */
+static __always_inline __u32 l7m_side_of(__u32 ifindex, __u32 egress)
+{
+	return 1 + ifindex % 7 * 2 + (egress ? 1 : 0);
+}
+
+static __always_inline __u32 l7m_known_side(__u8 sides, __u32 sender)
+{
+	return sides >> (sender & 1) * 4 & 15;
+}
+
+/* The first packet of an endpoint tells where its others come from. */
+static __always_inline void l7m_note_origin(struct l7m_candidate *c, const struct l7m_packet *p,
+					    __u32 sender, __u32 side)
+{
+	if (l7m_known_side(c->sides, sender))
+		return;
+	c->hop_limit[sender & 1] = (__u8)p->hop_limit;
+	c->sides |= (__u8)(side << (sender & 1) * 4);
+}
+
+/*
+ * 1 if a packet was met where its sender's first one was, with as many hops left. Who is elsewhere
+ * and sends in its name would have to know both.
+ */
+static __always_inline int l7m_is_from(const __u8 *hop_limit, __u8 sides,
+				       const struct l7m_packet *p, __u32 sender, __u32 side)
+{
+	return l7m_known_side(sides, sender) == side && hop_limit[sender & 1] == p->hop_limit;
+}
+
+/*
+ * The candidate's closing flags by a segment that is not counted yet. Returns those that are new.
+ * One that is not believed changes nothing but L7M_FLOW_FORGED, and what is no end takes back one
+ * that was believed.
+ */
+static __always_inline __u16 l7m_close_candidate(struct l7m_candidate *c,
+						 const struct l7m_packet *p, __u32 sender,
+						 __u32 side)
+{
+	__u16 closing = l7m_closing_flags(p, (int)sender) & (__u16)~c->flags;
+
+	l7m_note_origin(c, p, sender, side);
+	if (!closing) {
+		if (l7m_has_ended(c->flags) && !(p->tcp_flags & (L7M_TCP_FIN | L7M_TCP_RST)) &&
+		    (p->payload || (c->flags & L7M_FLOW_RST)))
+			c->flags &= (__u16)~L7M_FLOW_CLOSING;
+		return 0;
+	}
+	if (!l7m_is_from(c->hop_limit, c->sides, p, sender, side)) {
+		c->flags |= L7M_FLOW_FORGED;
+		return L7M_FLOW_FORGED;
+	}
+	c->flags |= closing;
+	return closing;
 }
 
 /*

@@ -172,7 +172,7 @@ TEST_F(Flow, MappedAddressesAreNotThoseOfIpv4) {
   }
   const l7m_verdict v = verdict(k4);
   EXPECT_EQ(v.count.packets[0] + v.count.packets[1], 1U);
-  EXPECT_EQ(v.flags & L7M_FLOW_CLOSED, 0);
+  EXPECT_EQ(v.flags & L7M_FLOW_CLOSING, 0);
   EXPECT_EQ(plane_->candidates(), 0U);
   EXPECT_TRUE(plane_->records().empty());
 }
@@ -365,7 +365,7 @@ TEST_F(Flow, FinAndResetLeaveFlags) {
     send(segment(k4.reversed(), kFin));
     EXPECT_EQ(verdict(k4).flags, L7M_FLOW_FIN0 | L7M_FLOW_FIN1);
     send(segment(k4.reversed(), kRst));
-    EXPECT_EQ(verdict(k4).flags, L7M_FLOW_CLOSED);
+    EXPECT_EQ(verdict(k4).flags, L7M_FLOW_CLOSING);
     EXPECT_EQ(verdict(k4).count.packets[0] + verdict(k4).count.packets[1], 3U);
   }
   EXPECT_TRUE(plane_->records().empty());
@@ -378,6 +378,7 @@ TEST_F(Flow, SynOnAClosedFlowBeginsItAnew) {
     ingress(segment(ends, kSyn));
     ASSERT_TRUE(plane_->maps.verdict(key_of(ends))) << "an open flow's SYN is one of its packets";
     ingress(segment(ends, kFin));
+    ingress(segment(ends.reversed(), kFin));
     EXPECT_TRUE(plane_->records().empty());
     const std::uint64_t bytes = verdict(ends).count.bytes[sender_of(ends)];
     ingress(segment(ends, kSyn));
@@ -448,6 +449,7 @@ TEST_F(Flow, AFlowWithoutALimitIsSampledOn) {
   ingress(ethernet(udp(ends, Bytes(600, 1))));
   std::vector<l7m_edit> edits(1);
   edits[0].key = key.raw;
+  edits[0].flow_id = plane_->maps.candidate(key)->flow_id;
   edits[0].what = L7M_EDIT_PACKETS;
   edits[0].flow_id = plane_->maps.candidate(key)->flow_id;
   edits[0].packets = L7M_NO_LIMIT;

@@ -6,6 +6,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <gtest/gtest.h>
+#include <l7mark/sampling.h>
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
 #include <unistd.h>
@@ -24,6 +25,9 @@
 #include "dataplane/dataplane.hpp"
 
 namespace l7mark::test {
+
+// Index of the interface that a test run meets its packet at: the loopback's.
+constexpr std::uint32_t kRunIndex = 1;
 
 // What a test run of TC takes and gives beside the packet; 5.10 knows these fields.
 struct Skb {
@@ -205,6 +209,7 @@ class Plane {
     ASSERT_TRUE(maps.write_action(index, action).ok());
   }
 
+  // As if both endpoints had sent a packet of packets.hpp to the ingress.
   void decide(const FlowKey& key, std::uint32_t action, std::uint16_t flags = 0) {
     VerdictEntry entry;
     entry.key = key;
@@ -212,6 +217,11 @@ class Plane {
     entry.verdict.state = L7M_STATE_FINAL;
     entry.verdict.flags = flags;
     entry.verdict.flow_id = 1;
+    entry.verdict.hop_limit[0] = entry.verdict.hop_limit[1] = 64;
+    entry.verdict.sides = static_cast<std::uint8_t>(l7m_side_of(kRunIndex, 0) * 0x11);
+    decide(entry);
+  }
+  void decide(const VerdictEntry& entry) {
     const auto full = maps.put_verdicts({&entry, 1});
     ASSERT_TRUE(full.ok()) << full.error().message();
     ASSERT_TRUE(full->empty());

@@ -39,6 +39,9 @@ l7m_head head_of(const CapturedPacket& captured, const l7m_packet& packet) {
   return head;
 }
 
+// A capture is met in one place.
+const std::uint32_t kSide = l7m_side_of(1, 0);
+
 }  // namespace
 
 struct UserPath::State : ClassifierSink {
@@ -175,9 +178,7 @@ Status UserPath::packet(const CapturedPacket& captured) {
   flow.count.bytes[sender] += captured.bytes;
   ++state.stats.packets;
   state.stats.bytes += captured.bytes;
-  const auto closing =
-      static_cast<std::uint16_t>(l7m_closing_flags(&packet, sender) & ~candidate.flags);
-  candidate.flags |= closing;
+  const std::uint16_t closing = l7m_close_candidate(&candidate, &packet, sender, kSide);
   if (entry.decided) return success();
 
   std::uint16_t flags = fresh ? L7M_SAMPLE_FIRST : 0;
@@ -189,7 +190,7 @@ Status UserPath::packet(const CapturedPacket& captured) {
   l7m_wanted wanted{};
   l7m_packet_wanted(&candidate, &flight, &packet, &head, &state.settings, &wanted);
   if (wanted.length == 0) {
-    if (closing != 0 && l7m_is_closed(candidate.flags) != 0)
+    if ((closing & L7M_FLOW_CLOSING) != 0 && l7m_has_ended(candidate.flags) != 0)
       state.sample(captured, packet, key, entry, L7M_RECORD_NOTICE, flags, 0, sender);
     return success();
   }

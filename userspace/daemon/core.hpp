@@ -251,7 +251,7 @@ class Core {
   const std::vector<TargetId>& targets_of(std::uint32_t action);
   Status write_policy();
   Status adopt();
-  [[nodiscard]] std::uint64_t timeout_ms(const FlowKey& key, std::uint16_t flags) const;
+  [[nodiscard]] std::uint64_t timeout_ms(const FlowKey& key, bool closing) const;
 
   Dataplane& dataplane_;
   std::shared_ptr<const Policy> policy_;

@@ -28,9 +28,9 @@ constexpr std::uint64_t kFollowedLifeMs = 10'000;
 
 }  // namespace
 
-std::uint64_t Core::timeout_ms(const FlowKey& key, std::uint16_t flags) const {
+std::uint64_t Core::timeout_ms(const FlowKey& key, bool closing) const {
   const Timeouts& timeouts = policy_->timeouts;
-  if (l7m_is_closed(flags) != 0) return std::uint64_t{timeouts.closed} * 1000;
+  if (closing) return std::uint64_t{timeouts.closed} * 1000;
   if (key.raw.protocol == IPPROTO_TCP) return std::uint64_t{timeouts.tcp} * 1000;
   if (key.raw.protocol == IPPROTO_UDP) return std::uint64_t{timeouts.udp} * 1000;
   return std::uint64_t{timeouts.other} * 1000;
@@ -116,13 +116,13 @@ void Core::sweep() {
     flow->sweep = sweep_;
     const std::uint64_t age = jiffies_.age_ms(v.last_seen, *now);
     flow->set_since(v.count);
-    flow->flags |= v.flags;
+    flow->flags = static_cast<std::uint16_t>((flow->flags & ~L7M_FLOW_CLOSING) | v.flags);
     flow->last_ms = ms > age ? ms - age : 0;
     teach_service(key, *flow);  // if its other side has spoken only now
     if (flow->entries)
       for (const EntryId id : *flow->entries) publisher_.seen(id, flow->last_ms, ms);
     see_conntrack(key, *flow, ms);
-    if (age > timeout_ms(key, flow->flags)) ended.push_back({{key, flow->id}, v});
+    if (age > timeout_ms(key, l7m_is_closing(&v) != 0)) ended.push_back({{key, flow->id}, v});
   };
   const auto status = dataplane_.for_each_verdict(
       look, [this](std::span<const FlowKey> keys) { flows_.prefetch(keys); });
@@ -150,7 +150,9 @@ void Core::sweep() {
       for (const EntryId id : *flow.entries) publisher_.seen(id, flow.last_ms, ms);
     see_conntrack(key, flow, ms);
     const std::uint64_t life =
-        flow.followed ? std::min(kFollowedLifeMs, timeout_ms(key, flow.flags)) : kUndecidedLifeMs;
+        flow.followed
+            ? std::min(kFollowedLifeMs, timeout_ms(key, l7m_has_ended(candidate->flags) != 0))
+            : kUndecidedLifeMs;
     if (ms > flow.last_ms + life) ended.push_back({{key, flow.id}, std::nullopt});
   });
   end_flows(ended);
@@ -214,8 +216,9 @@ void Core::end_flows(std::span<const Ended> ended) {
       if ((step.result & L7M_SETTLE_TOOK) == 0) continue;
       FlowKey key;
       key.raw = step.key;
-      const Flow* flow = flows_.find(key);
-      end_flow(key, (flow->flags & L7M_FLOW_CLOSED) != 0 ? "closed" : "idle");
+      const bool closed = step.step == L7M_SETTLE_END ? l7m_is_closing(&step.verdict) != 0
+                                                      : l7m_has_ended(step.candidate.flags) != 0;
+      end_flow(key, closed ? "closed" : "idle");
     }
     if (events_.breathe) events_.breathe();
   }

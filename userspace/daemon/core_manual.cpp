@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // Verdicts that somebody wrote into the kernel's map by hand. They have no flow here: the entry in
 // the kernel is all there is, and only its age or its class's end lets the daemon take it out.
+#include <l7mark/sampling.h>
+
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -115,7 +117,7 @@ void Core::age_manual(std::unordered_map<FlowKey, Manual> found, const l7m_clock
     // Without a stamp no packet has come since it was written.
     const std::uint32_t stamp = entry.verdict.last_seen;
     const std::uint64_t age = stamp != 0 ? jiffies_.age_ms(stamp, now) : ms - entry.since_ms;
-    if (age <= timeout_ms(key, entry.verdict.flags)) continue;
+    if (age <= timeout_ms(key, l7m_is_closing(&entry.verdict) != 0)) continue;
     l7m_settlement& step = over.emplace_back();
     step.key = key.raw;
     step.step = L7M_SETTLE_END;

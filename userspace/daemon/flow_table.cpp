@@ -265,7 +265,7 @@ Answer answer_of(const FlowKey& key, const Flow& flow) {
   answer.id = flow.id;
   answer.initiator = flow.initiator;
   answer.state = flow.state;
-  answer.closed = (flow.flags & L7M_FLOW_CLOSED) != 0;
+  answer.closed = (flow.flags & L7M_FLOW_CLOSING) != 0;
   answer.facts = facts_of(key, flow);
   answer.sampled_packets = flow.sampled_packets;
   answer.sampled_bytes = flow.sampled_bytes;

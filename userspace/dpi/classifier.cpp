@@ -63,8 +63,8 @@ bool is_resolvers(const FlowKey& key) {
   return key.port(0) == kDnsPort || key.port(1) == kDnsPort;
 }
 
-bool is_closed(std::uint16_t flags) {
-  return l7m_is_closed(flags) != 0;
+bool has_ended(std::uint16_t flags) {
+  return l7m_has_ended(flags) != 0;
 }
 
 // Adds what the handshake tells to what nDPI does. The fingerprint is ours in every build, and so
@@ -188,7 +188,7 @@ bool Classifier::take_more(std::span<const std::byte> record) {
       flow->flags = sample.candidate_flags;
       flow->count = sample.count;
       // Refused connections wait: the next on the same ports is often the one that matters.
-      if (begun(*flow) && is_closed(flow->flags)) give_up(*flow);
+      if (begun(*flow) && has_ended(flow->flags)) give_up(*flow);
       return true;
     case L7M_RECORD_SAMPLE:
       break;
@@ -363,7 +363,7 @@ void Classifier::inspect(Flow& flow, const l7m_sample& sample, std::span<const s
   const bool twin = !last && (twin_dns || server);
   if (flow.detected && !more_dns && !twin) {
     settle(flow);
-  } else if (last || (begun(flow) && is_closed(flow.flags))) {
+  } else if (last || (begun(flow) && has_ended(flow.flags))) {
     give_up(flow);
   } else {
     if (flow.detected) hold(flow, twin ? twins_ : active_);
@@ -613,7 +613,7 @@ void Classifier::answer(Flow& flow, FlowState state, bool followed) {
   out.id = flow.id;
   out.initiator = flow.initiator;
   out.state = state;
-  out.closed = is_closed(flow.flags);
+  out.closed = has_ended(flow.flags);
   out.followed = followed;
   out.flags = flow.flags;
   FlowFacts& facts = out.facts;
