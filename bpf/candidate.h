@@ -12,6 +12,7 @@
 #include "promise.h"
 #include "sample.h"
 #include "verdict_table.h"
+#include <l7mark/handshake_time.h>
 #include <l7mark/sampling.h>
 
 static __always_inline __u64 l7m_new_life(void)
@@ -131,6 +132,8 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 		return c->action;
 	}
 	l7m_count_candidate(c, met);
+	if (!(l7m_config.flags & L7M_CFG_REPLAY) && l7m_times_handshake(c, p, met->sender))
+		l7m_time_handshake(c, p, met->sender, (__u32)(bpf_ktime_get_ns() / 1000));
 	closing = l7m_close_candidate(c, p, met->sender, l7m_met_side(met));
 	if (closing & L7M_FLOW_FORGED)
 		l7m_count(L7M_COUNT_FORGED, 1);

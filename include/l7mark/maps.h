@@ -144,7 +144,7 @@ L7M_ASSERT_SIZE(struct l7m_candidate_counters, 24);
 struct l7m_candidate {
 	__u64 flow_id;
 	__u32 action;	     /* index into map `actions` */
-	__u32 rtt_server_us; /* between us and the server, by the handshake; 0: not known */
+	__u32 rtt_server_us; /* from us to the server and back; 0: not known (yet) */
 	__u8 state;	     /* L7M_STATE_UNDECIDED or L7M_STATE_PROVISIONAL */
 	__u8 initiator;	     /* endpoint that sent the first packet seen: 0 or 1 */
 	__u8 ring;	     /* which ring buffer its samples go to */
@@ -159,7 +159,7 @@ struct l7m_candidate {
 	__u8 sampled;	     /* payload packets copied so far */
 	__u8 first_sent;     /* the first packet has been copied */
 	__u32 stamp_us;	     /* CLOCK_MONOTONIC, low 32 bits, of the handshake's last step */
-	__u32 rtt_client_us; /* between us and the client, by the handshake; 0: not known */
+	__u32 rtt_client_us; /* from us to the client and back; handshake_time.h has both */
 };
 L7M_ASSERT_SIZE(struct l7m_candidate, 64);
 

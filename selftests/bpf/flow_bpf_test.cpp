@@ -466,6 +466,20 @@ TEST_F(Flow, AFlowWithoutALimitIsSampledOn) {
   EXPECT_EQ(plane_->maps.candidate(key)->sampled, L7M_MAX_PACKETS);
 }
 
+TEST_F(Flow, TimesTheHandshake) {
+  const FlowKey key = flow_key(k4, L7M_PROTO_TCP);
+  ingress(segment(k4, kSyn));
+  EXPECT_NE(plane_->maps.candidate(key)->stamp_us, 0U);
+  egress(segment(k4.reversed(), kSyn | kAck));
+  ingress(segment(k4, kAck));
+  const auto candidate = plane_->maps.candidate(key);
+  ASSERT_TRUE(candidate);
+  EXPECT_NE(candidate->rtt_server_us, 0U);
+  EXPECT_NE(candidate->rtt_client_us, 0U);
+  EXPECT_LT(candidate->rtt_server_us, 60'000'000U);
+  EXPECT_LT(candidate->rtt_client_us, 60'000'000U);
+}
+
 TEST_F(Flow, SamplesThePayloadPacketsAskedFor) {
   plane_->set([](l7m_settings& settings) {
     settings.packets = 3;

@@ -144,6 +144,7 @@ void Core::sweep() {
       return;
     }
     flow.set_before(wide(candidate->count));
+    flow.set_times(*candidate);
     const std::uint64_t age = jiffies_.age_ms(candidate->last_seen, *now);
     flow.last_ms = ms > age ? ms - age : 0;
     if (flow.entries)

@@ -126,6 +126,7 @@ void Core::on_settled(const FlowKey& key, Flow& flow, const l7m_settlement& step
   if ((step.result & L7M_SETTLE_TOOK) == 0) return;
   const l7m_candidate& candidate = step.candidate;
   flow.set_before(wide(candidate.count));
+  flow.set_times(candidate);
   flow.flags |= candidate.flags;
   teach_service(key, flow);
 }

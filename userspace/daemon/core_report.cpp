@@ -71,6 +71,8 @@ nlohmann::ordered_json Core::record(const FlowKey& key, const Flow& flow, Source
   if (const Source first = promised_by(flow); first != Source::none)
     out["marked_first_by"] = to_string(first);
   if (is_blocked(effective, flow)) out["blocked"] = true;
+  if (flow.rtt_server_us != 0) out["rtt_server_ms"] = flow.rtt_server_us / 1000.0;
+  if (flow.rtt_client_us != 0) out["rtt_client_ms"] = flow.rtt_client_us / 1000.0;
   for (const auto& [name, index] : interfaces_)
     if (index == flow.ifindex) out["interface"] = name;
   if (const std::uint16_t vlan = key.vlan() != 0 ? key.vlan() : flow.vlan; vlan != 0)

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "daemon/flow_table.hpp"
 
+#include <l7mark/handshake_time.h>
+
 #include <algorithm>
 #include <cstring>
 #include <iterator>
@@ -53,6 +55,17 @@ void Flow::set_before(const l7m_counters& count) {
     before[i] = cut(count.packets[i]);
     before[2 + i] = cut(count.bytes[i]);
   }
+}
+
+void Flow::set_times(const l7m_candidate& candidate) {
+  // With UDP nothing but the order tells who asked: known where the client was first.
+  const bool asked = (candidate.flags & L7M_FLOW_ANSWER) == 0 && candidate.initiator == client;
+  const bool answered = (candidate.flags & L7M_FLOW_ANSWER) != 0 && candidate.initiator != client;
+  if (!asked && !answered) return;
+  if (candidate.rtt_server_us != 0 && candidate.rtt_server_us != L7M_RTT_VOID)
+    rtt_server_us = candidate.rtt_server_us;
+  if (candidate.rtt_client_us != 0 && candidate.rtt_client_us != L7M_RTT_VOID)
+    rtt_client_us = candidate.rtt_client_us;
 }
 
 void Flow::set_since(const l7m_counters& count) {

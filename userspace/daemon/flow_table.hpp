@@ -33,6 +33,8 @@ struct Flow {
   std::uint32_t sampled_bytes = 0;
   std::uint32_t action = 0;  // number in the action table
   std::uint32_t ifindex = 0;
+  std::uint32_t rtt_server_us = 0;  // by the handshake; 0: not known
+  std::uint32_t rtt_client_us = 0;
   std::uint16_t sampled_packets = 0;
   std::uint16_t vlan = 0;
   std::uint16_t promised = 0;  // number in the action table: what the first packet was given
@@ -60,8 +62,10 @@ struct Flow {
   void set_before(const l7m_counters& count);
   // Counted by the verdict since.
   void set_since(const l7m_counters& count);
+  // Takes over the handshake's times, as far as the candidate has them.
+  void set_times(const l7m_candidate& candidate);
 };
-static_assert(sizeof(Flow) <= 120);
+static_assert(sizeof(Flow) <= 128);
 
 class FlowTable {
  public:
