@@ -294,6 +294,48 @@ struct l7m_prefix_key {
 };
 L7M_ASSERT_SIZE(struct l7m_prefix_key, 20);
 
+/*
+ * Classes that need nothing but headers, compiled into rules: a flow's first packet has the masks
+ * of rules of five tables, each by the longest prefix that holds its key there, and the rules whose
+ * bits all five have are those that hold. There are two generations of it all, of which the
+ * settings name the one in use: what a packet reads is never half written.
+ */
+#define L7M_HEADER_WORDS       4
+#define L7M_HEADER_RULES       (64 * L7M_HEADER_WORDS)
+#define L7M_HEADER_GENERATIONS 2
+
+enum l7m_header_table {
+	L7M_HEADER_CLIENT = 0, /* address */
+	L7M_HEADER_SERVER,     /* address */
+	L7M_HEADER_PORT,       /* the server's */
+	L7M_HEADER_TRANSPORT,  /* the IP version in one byte, IPPROTO_* in the next */
+	L7M_HEADER_INTERFACE,  /* its index */
+	L7M_HEADER_TABLES,
+};
+
+/* Map `header_prefixes`. */
+struct l7m_header_key {
+	__u32 length; /* bits of what follows: 32, and the prefix's */
+	__be32 table; /* generation * L7M_HEADER_TABLES + enum l7m_header_table */
+	__be32 key[4];
+};
+L7M_ASSERT_SIZE(struct l7m_header_key, 24);
+
+struct l7m_header_mask {
+	__u64 rules[L7M_HEADER_WORDS];
+};
+L7M_ASSERT_SIZE(struct l7m_header_mask, 32);
+
+/* Map `header_rules`, an entry a generation: the lowest rule of `exact` that holds is the flow's.
+ */
+struct l7m_header_rules {
+	__u64 exact[L7M_HEADER_WORDS];	/* the others: a class that detection may find, or not */
+	__u64 drops[L7M_HEADER_WORDS];	/* by a class that drops, if none in front can come true */
+	__u64 tells[L7M_HEADER_WORDS];	/* userspace is told at once: the class has sets or a log */
+	__u32 action[L7M_HEADER_RULES]; /* index into map `actions` */
+};
+L7M_ASSERT_SIZE(struct l7m_header_rules, 1120);
+
 /* Bits of l7m_settings.flags. */
 #define L7M_SET_SERVICES     0x01 /* consult `services` on a flow's first packet */
 #define L7M_SET_HINTS	     0x02 /* consult `hints` likewise */

@@ -2,6 +2,7 @@
 // The "classes" of a policy with their actions.
 #include <algorithm>
 
+#include "policy/header_rules.hpp"
 #include "policy/reader.hpp"
 #include "policy/values.hpp"
 #include "util/text.hpp"
@@ -310,6 +311,17 @@ void warn_of_unreachable(PolicyReader& reader, const JsonNode& node) {
   }
 }
 
+// Classes that would act on a flow's first packet but for the room that this takes. With all
+// schedules on there are the most of them.
+void warn_of_left_out(PolicyReader& reader, const JsonNode& node) {
+  const auto& classes = reader.policy().classes;
+  const HeaderRules rules(reader.policy(), std::vector<bool>(classes.size(), true));
+  for (const auto& [index, reason] : rules.left_out())
+    reader.warn(*node.children[index],
+                fmt::format("class \"{}\" does not act on a flow's first packet: {}",
+                            classes[index].name, reason));
+}
+
 }  // namespace
 
 void read_classes(PolicyReader& reader, const JsonNode& node) {
@@ -328,7 +340,9 @@ void read_classes(PolicyReader& reader, const JsonNode& node) {
                               out.name));
     reader.policy().classes.push_back(std::move(out));
   }
+  if (reader.error()) return;
   warn_of_unreachable(reader, node);
+  warn_of_left_out(reader, node);
 }
 
 void add_class_keys(std::vector<KeyTable>& out) {
