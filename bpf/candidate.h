@@ -7,9 +7,9 @@
 
 #include "candidate_table.h"
 #include "export.h"
+#include "header_class.h"
 #include "maps.h"
 #include "packet.h"
-#include "promise.h"
 #include "sample.h"
 #include "verdict_table.h"
 #include <l7mark/handshake_time.h>
@@ -41,7 +41,7 @@ l7m_new_flow(struct l7m_met *met, const struct l7m_settings *s, const struct l7m
 	fresh->flow_id = l7m_new_life();
 	fresh->last_seen = (__u32)bpf_jiffies64();
 	fresh->ring = l7m_choose_ring(p, s);
-	number = met->kept ? L7M_PROMISED(met->kept, L7M_FLOW_KEPT) : l7m_find_promise(p, s);
+	number = met->kept ? L7M_PROMISED(met->kept, L7M_FLOW_KEPT) : l7m_first_promise(met, s);
 	number = l7m_forget_by(met, number);
 	fresh->action = (__u32)number;
 	fresh->state = (__u8)(number >> 32);

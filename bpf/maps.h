@@ -107,6 +107,26 @@ struct {
 	__type(value, __u32);
 } inside SEC(".maps");
 
+/*
+ * Masks of rules by prefix, and the rules: what a flow's headers alone promise. Userspace writes
+ * the generation that is not in use, then the settings; the entries of the one before stay until
+ * then.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, L7M_HEADER_PREFIXES);
+	__type(key, struct l7m_header_key);
+	__type(value, struct l7m_header_mask);
+} header_prefixes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, L7M_HEADER_GENERATIONS);
+	__type(key, __u32);
+	__type(value, struct l7m_header_rules);
+} header_rules SEC(".maps");
+
 /* Class by mark, for `l7mark_classid` behind NAT. Key: skb->mark without the bits of others. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

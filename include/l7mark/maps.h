@@ -303,6 +303,7 @@ L7M_ASSERT_SIZE(struct l7m_prefix_key, 20);
 #define L7M_HEADER_WORDS       4
 #define L7M_HEADER_RULES       (64 * L7M_HEADER_WORDS)
 #define L7M_HEADER_GENERATIONS 2
+#define L7M_HEADER_PREFIXES    (256 * 1024) /* of both generations */
 
 enum l7m_header_table {
 	L7M_HEADER_CLIENT = 0, /* address */
@@ -316,7 +317,7 @@ enum l7m_header_table {
 /* Map `header_prefixes`. */
 struct l7m_header_key {
 	__u32 length; /* bits of what follows: 32, and the prefix's */
-	__be32 table; /* generation * L7M_HEADER_TABLES + enum l7m_header_table */
+	__u32 table;  /* generation * L7M_HEADER_TABLES + enum l7m_header_table */
 	__be32 key[4];
 };
 L7M_ASSERT_SIZE(struct l7m_header_key, 24);
@@ -342,6 +343,8 @@ L7M_ASSERT_SIZE(struct l7m_header_rules, 1120);
 #define L7M_SET_PAUSED	     0x04 /* sample nothing: no worker is there to read */
 #define L7M_SET_DROPS	     0x08 /* a class drops: so is what hides its ports */
 #define L7M_SET_CLIENT_HINTS 0x10 /* `hints` are by client: its address may decide the class */
+#define L7M_SET_HEADERS	     0x20 /* consult `header_rules` and `header_prefixes` likewise */
+#define L7M_SET_HEADERS_ODD  0x40 /* by the second of their generations */
 
 /*
  * Random numbers for the hashes in hash.h, which nobody who sends packets may learn. Candidates are
@@ -430,6 +433,7 @@ L7M_ASSERT_SIZE(struct l7m_meta, 8);
 	X(BY_SERVICE, "provisional_by_service", "flows marked at once by service memory")          \
 	X(PROBED, "services_probed", "flows let through to look at a blocked service again")       \
 	X(BY_HINT, "provisional_by_hint", "flows marked at once by a DNS hint")                    \
+	X(BY_HEADERS, "provisional_by_headers", "flows marked at once by nothing but headers")     \
 	X(REOPENED, "reopened", "closed flows begun anew by a SYN")                                \
 	X(LOOKED_AGAIN, "looked_again", "flows with a verdict that became candidates again")       \
 	X(FORGED, "forged_closings",                                                               \

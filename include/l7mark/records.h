@@ -19,6 +19,8 @@ enum l7m_record_type {
 #define L7M_SAMPLE_RST	  0x04
 #define L7M_SAMPLE_LAST	  0x08 /* N is reached: no more will come */
 #define L7M_SAMPLE_EGRESS 0x10 /* it left by the interface */
+/* The flow's headers gave it a class that has sets, marks in conntrack or a log. */
+#define L7M_SAMPLE_BEGUN 0x20
 
 struct l7m_sample {
 	__u16 type; /* enum l7m_record_type */

@@ -189,6 +189,7 @@ class Plane {
     settings.snaplen = 128;
     settings.whole_snaplen = 1600;
     settings.rings = maps.rings();
+    EXPECT_TRUE(maps.write_headers({}, {}).ok());
     EXPECT_TRUE(maps.write_settings(settings).ok());
     for (const char* name :
          {"flows4", "flows6", "services", "hints", "fragments", "inside", "marks"})

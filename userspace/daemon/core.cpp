@@ -97,6 +97,7 @@ Status Core::start() {
   // Those of the run before have its numbers, and nobody knows any more what they rest on.
   clear_promises();
   number_classes();
+  write_headers();
   renumber_manual(*by_hand, [this](const ManualVerdict& entry) { return same_effect(entry); });
   L7MARK_TRY(adopt());
   next_schedule_ = matcher_->next_change(wall_now());
@@ -182,6 +183,7 @@ void Core::set_interfaces(const std::vector<std::pair<std::string, std::uint32_t
   interfaces_ = indexes;
   matcher_->set_interfaces(indexes);
   update_zones();
+  if (headers_ && headers_->uses_interfaces()) write_headers();
 }
 
 Status Core::reload(const std::shared_ptr<const Policy>& policy, RecordNames names) {
@@ -201,7 +203,7 @@ Status Core::reload(const std::shared_ptr<const Policy>& policy, RecordNames nam
   matcher_->set_interfaces(interfaces_);
   if (const auto written = write_policy(); !written.ok())
     log_error("{}", written.error().message());  // the kernel refuses what it took before: keep on
-
+  write_headers();
   clear_promises();
   move_zones();
   rematch();
@@ -356,7 +358,8 @@ std::uint32_t Core::action_of(const Flow& flow, const FlowFacts& facts) {
   const bool probe = (flow.flags & L7M_FLOW_PROBE) != 0;
   const bool over = flow.state == FlowState::final || flow.state == FlowState::guessed;
   const bool own = flow.state == FlowState::final && facts.own_answer();
-  if (flow.promised != 0 && !own && (over || !probe)) return flow.promised;
+  const bool headers = over && promised_by(flow) == Source::headers;
+  if (flow.promised != 0 && !own && !headers && (over || !probe)) return flow.promised;
   return classify(flow, facts);
 }
 
@@ -481,7 +484,7 @@ void Core::on_answer(const Answer& answer) {
   const bool was_decided = flow.decided;
   const FlowState state_before = flow.state;
   update_flow(flow, key, answer, flows_);
-  constexpr std::uint16_t kPromised = L7M_FLOW_SERVICE | L7M_FLOW_HINT;
+  constexpr std::uint16_t kPromised = L7M_FLOW_SERVICE | L7M_FLOW_HINT | L7M_FLOW_HEADERS;
   if (fresh && (answer.flags & kPromised) != 0) note_promise(key, flow);
   if (was_decided && !last) flow.state = state_before;  // a stray sample of a decided flow
   // Those of the answer, but where the flow keeps a better one.

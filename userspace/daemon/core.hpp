@@ -27,6 +27,7 @@
 #include "daemon/message.hpp"
 #include "dataplane/dataplane.hpp"
 #include "policy/actions.hpp"
+#include "policy/header_rules.hpp"
 #include "policy/matcher.hpp"
 #include "policy/policy.hpp"
 #include "publish/conntrack.hpp"
@@ -153,7 +154,8 @@ class Core {
   ConntrackOutcome send_conntrack(std::span<const ConntrackRequest> requests);
   [[nodiscard]] nlohmann::ordered_json conntrack_status() const;
   // The promise's until the flow's own last answer, so that nothing changes twice; of a flow that
-  // was let through to look again, only once its last word is no answer. Else classify()'s.
+  // was let through to look again, only once its last word is no answer; by headers, until any last
+  // word, because classify() sees the headers too. Else classify()'s.
   [[nodiscard]] std::uint32_t action_of(const Flow& flow, const FlowFacts& facts);
 
   struct ServiceHash {
@@ -189,6 +191,8 @@ class Core {
   void renew_promise(const FlowKey& key, Flow& flow);
   void weigh_promise(const FlowKey& key, const Flow& flow, FlowState before);
   void clear_promises();
+  void write_headers();
+  [[nodiscard]] std::uint32_t headers_action(const FlowFacts& facts);
   void note_block(const FlowKey& key, Flow& flow);
   [[nodiscard]] Result<l7m_clock> recent_clock();
   void queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what,
@@ -260,6 +264,7 @@ class Core {
   Events events_;
   std::unique_ptr<PolicyMatcher> matcher_;
   ActionTable actions_;
+  std::optional<HeaderRules> headers_;  // as the kernel has them; nothing before start()
   Publisher publisher_;
   std::optional<Conntrack> conntrack_;
   std::optional<ConntrackEvents> conntrack_events_;

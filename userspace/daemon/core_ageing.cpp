@@ -42,6 +42,7 @@ void Core::tick() {
   tell_left_out(ms);
   if (next_schedule_ && wall_now() >= *next_schedule_) {
     const auto before = std::exchange(in_schedule_, matcher_->in_schedule(wall_now()));
+    write_headers();
     withdraw_promises(before);
     rematch();
     next_schedule_ = matcher_->next_change(wall_now());

@@ -27,7 +27,7 @@ double wall_seconds(std::uint64_t monotonic_ns) {
 }
 
 bool is_promised(const l7m_candidate& candidate) {
-  return (candidate.flags & (L7M_FLOW_SERVICE | L7M_FLOW_HINT)) != 0 &&
+  return (candidate.flags & (L7M_FLOW_SERVICE | L7M_FLOW_HINT | L7M_FLOW_HEADERS)) != 0 &&
          candidate.action >= L7M_STATES;
 }
 
@@ -114,8 +114,7 @@ std::optional<nlohmann::ordered_json> Core::promised_record(const FlowKey& key) 
   flow.sampled_packets = candidate->sampled;
   const std::uint64_t age = jiffies_.age_ms(candidate->last_seen, *now);
   flow.last_ms = now_ms() > age ? now_ms() - age : 0;
-  const bool service = (candidate->flags & L7M_FLOW_SERVICE) != 0;
-  nlohmann::ordered_json out = record(key, flow, service ? Source::service : Source::dns);
+  nlohmann::ordered_json out = record(key, flow, promised_by(flow));
   out.erase("first_seen");
   return out;
 }
@@ -288,7 +287,7 @@ void Core::status(nlohmann::ordered_json& out) {
                   {"table_full", counters_.table_full},
                   {"no_memory", counters_.no_memory}};
   out["hints"] = hints_status();
-  for (const Source source : {Source::service, Source::dns}) {
+  for (const Source source : {Source::service, Source::dns, Source::headers}) {
     const PromiseCounters& count = counters_.promises[static_cast<std::size_t>(source)];
     out["first_packet"][std::string(to_string(source))] = {
         {"confirmed", count.confirmed}, {"corrected", count.corrected}, {"absent", count.absent}};

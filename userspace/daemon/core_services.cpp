@@ -182,6 +182,7 @@ std::uint32_t Core::service_action(const FlowKey& key, const Flow& flow) const {
 Source Core::promised_by(const Flow& flow) {
   if ((flow.flags & L7M_FLOW_SERVICE) != 0) return Source::service;
   if ((flow.flags & L7M_FLOW_HINT) != 0) return Source::dns;
+  if ((flow.flags & L7M_FLOW_HEADERS) != 0) return Source::headers;
   return Source::none;
 }
 
@@ -189,7 +190,8 @@ Source Core::promised_by(const Flow& flow) {
 void Core::note_promise(const FlowKey& key, Flow& flow) {
   const auto candidate = dataplane_.candidate(key);
   if (!candidate || candidate->flow_id != flow.id) return;
-  constexpr std::uint16_t kKept = L7M_FLOW_SERVICE | L7M_FLOW_HINT | L7M_FLOW_PROBE;
+  constexpr std::uint16_t kKept =
+      L7M_FLOW_SERVICE | L7M_FLOW_HINT | L7M_FLOW_HEADERS | L7M_FLOW_PROBE;
   flow.flags |= static_cast<std::uint16_t>(candidate->flags & kKept);
   if (promised_by(flow) == Source::none) return;
   const std::uint32_t id = ActionTable::id_of_index(candidate->action);
@@ -203,6 +205,8 @@ void Core::renew_promise(const FlowKey& key, Flow& flow) {
   flow.promised = 0;
   if (promised_by(flow) == Source::service)
     flow.promised = static_cast<std::uint16_t>(service_action(key, flow));
+  if (promised_by(flow) == Source::headers)
+    flow.promised = static_cast<std::uint16_t>(headers_action(facts_of(key, flow)));
 }
 
 // Compares the flow's own answer with what was promised. Where a second look finds one, the flow

@@ -295,6 +295,7 @@ Status Dataplane::write_settings(const l7m_settings& settings) {
   const __u32 zero = 0;
   l7m_settings with_secrets = settings;
   with_secrets.secrets = secrets_;
+  with_secrets.flags |= header_flags_;
   if (bpf_map_update_elem(bpf_map__fd(tc_->maps.settings), &zero, &with_secrets, BPF_ANY) != 0)
     return error_from_errno("write", "map settings");
   return success();
@@ -332,6 +333,63 @@ Status Dataplane::set_inside(std::span<const std::pair<Address, unsigned>> prefi
     if (bpf_map_update_elem(fd, &key, &one, BPF_ANY) != 0)
       return error_from_errno("write", "map inside");
   }
+  return success();
+}
+
+Status Dataplane::write_headers(std::span<const HeaderPrefix> prefixes,
+                                const l7m_header_rules& rules) {
+  const bool any = std::any_of(std::begin(rules.exact), std::end(rules.exact),
+                               [](std::uint64_t word) { return word != 0; });
+  constexpr std::uint32_t kFlags[] = {L7M_SET_HEADERS, L7M_SET_HEADERS | L7M_SET_HEADERS_ODD};
+  const std::uint32_t spare = header_flags_ == kFlags[0] ? 1 : 0;
+  Status written = success();
+  if (any) {
+    written = clear_headers(spare);
+    if (written.ok()) written = fill_headers(spare, prefixes);
+    if (written.ok() &&
+        bpf_map_update_elem(bpf_map__fd(tc_->maps.header_rules), &spare, &rules, BPF_ANY) != 0)
+      written = error_from_errno("write", "map header_rules");
+  }
+  auto settings = read_settings();
+  if (!settings) return settings.error();
+  header_flags_ = any && written.ok() ? kFlags[spare] : 0;
+  settings->flags &= ~kFlags[1];
+  L7MARK_TRY(write_settings(*settings));
+  return written;
+}
+
+// Nobody has looked into the generation since the one before it came: that was long ago.
+Status Dataplane::clear_headers(std::uint32_t generation) {
+  const int fd = bpf_map__fd(tc_->maps.header_prefixes);
+  const std::uint32_t first = generation * L7M_HEADER_TABLES;
+  std::vector<l7m_header_key> stale;
+  L7MARK_TRY((walk<l7m_header_key, l7m_header_mask>(
+      fd, false, [&](const l7m_header_key& key, const l7m_header_mask&) {
+        if (key.table >= first && key.table < first + L7M_HEADER_TABLES) stale.push_back(key);
+      })));
+  for (const l7m_header_key& key : stale)
+    if (bpf_map_delete_elem(fd, &key) != 0) return error_from_errno("clear", "map header_prefixes");
+  return success();
+}
+
+Status Dataplane::fill_headers(std::uint32_t generation, std::span<const HeaderPrefix> prefixes) {
+  const int fd = bpf_map__fd(tc_->maps.header_prefixes);
+  std::vector<l7m_header_key> keys;
+  std::vector<l7m_header_mask> masks;
+  for (const HeaderPrefix& prefix : prefixes) {
+    l7m_header_key& key = keys.emplace_back();
+    key.length = 32U + prefix.length;
+    key.table = generation * L7M_HEADER_TABLES + prefix.table;
+    std::memcpy(key.key, prefix.key.data(), sizeof(key.key));
+    masks.push_back(prefix.mask);
+  }
+  // Tries take batches from 5.13 on, later than hashes do.
+  auto count = static_cast<__u32>(keys.size());
+  if (batches_ && bpf_map_update_batch(fd, keys.data(), masks.data(), &count, nullptr) == 0)
+    return success();
+  for (std::size_t i = 0; i < keys.size(); ++i)
+    if (bpf_map_update_elem(fd, &keys[i], &masks[i], BPF_ANY) != 0)
+      return error_from_errno("write", "map header_prefixes");
   return success();
 }
 

@@ -63,6 +63,14 @@ struct ServiceEntry {
   l7m_promise promise{};
 };
 
+// An entry of one table of map `header_prefixes`.
+struct HeaderPrefix {
+  l7m_header_table table = L7M_HEADER_CLIENT;
+  std::uint8_t length = 0;  // bits of key
+  std::array<std::uint8_t, 16> key{};
+  l7m_header_mask mask{};
+};
+
 using CounterValues = std::array<std::uint64_t, L7M_COUNTER_COUNT>;
 [[nodiscard]] std::string_view counter_name(std::size_t counter);
 [[nodiscard]] std::string_view counter_help(std::size_t counter);
@@ -98,6 +106,9 @@ class Dataplane {
   Status write_action(std::uint32_t index, const l7m_action& action);
   [[nodiscard]] std::optional<l7m_action> action(std::uint32_t index) const;
   Status set_inside(std::span<const std::pair<Address, unsigned>> prefixes);  // length of the 128
+  // Classes by headers, from one packet to the next as a whole. Without an exact rule, or after a
+  // failure, nothing is looked up.
+  Status write_headers(std::span<const HeaderPrefix> prefixes, const l7m_header_rules& rules);
   Status set_marks(std::span<const std::pair<std::uint32_t, std::uint32_t>> marks);
 
   // Carries out the steps in their order; fills in what was taken, and each one's `result`.
@@ -147,6 +158,8 @@ class Dataplane {
   Status load_control();
   Status make_rings(const PinPaths* paths, const DataplaneOptions& options);
   Status choose_secrets();
+  Status clear_headers(std::uint32_t generation);
+  Status fill_headers(std::uint32_t generation, std::span<const HeaderPrefix> prefixes);
 
   // The set that a key belongs to, as it was read, and the key's place in it.
   struct CandidateSpot {
@@ -170,6 +183,7 @@ class Dataplane {
   std::uint32_t config_flags_ = 0;
   std::uint32_t sets_ = 0;  // entries of map `candidates`
   l7m_secrets secrets_{};
+  std::uint32_t header_flags_ = 0;  // of the settings: the generation of classes by headers
   bool xdp_load_bytes_ = false;
   bool xdp_frags_ = false;
   bool batches_ = true;

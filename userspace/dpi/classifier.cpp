@@ -197,6 +197,7 @@ bool Classifier::take_more(std::span<const std::byte> record) {
   }
   if (sample.l3_offset >= sample.captured || sample.l3_length == 0) return malformed();
   ++stats_.samples;
+  if ((sample.flags & L7M_SAMPLE_BEGUN) != 0) tell_begun(key, sample);
   if (flow == nullptr) {
     const bool first = (sample.flags & L7M_SAMPLE_FIRST) != 0;
     if (!first && answered_.contains(key, sample.flow_id)) return true;
@@ -639,6 +640,31 @@ void Classifier::answer(Flow& flow, FlowState state, bool followed) {
   out.last_ns = flow.last_ns;
   out.name = engine_.name(flow.detection);
   ++(state == FlowState::provisional ? stats_.provisional : stats_.answers);
+  sink_.on_answer(std::move(out));
+}
+
+// A flow that its headers gave a class: nothing of it needs to be read for that.
+void Classifier::tell_begun(const FlowKey& key, const l7m_sample& sample) {
+  Answer out;
+  out.key = key;
+  out.id = sample.flow_id;
+  out.initiator = sample.initiator;
+  out.state = FlowState::provisional;
+  out.flags = sample.candidate_flags;
+  const int client = client_of(key, sample.initiator, sample.candidate_flags, options_.inside);
+  FlowFacts& facts = out.facts;
+  facts.client = key.address(client);
+  facts.server = key.address(1 - client);
+  facts.client_port = key.port(client);
+  facts.server_port = key.port(1 - client);
+  facts.protocol = key.raw.protocol;
+  facts.midstream = (sample.candidate_flags & L7M_FLOW_MIDSTREAM) != 0;
+  facts.ifindex = sample.ifindex;
+  facts.vlan = sample.vlan;
+  out.count = sample.count;
+  out.first_ns = out.last_ns = sample.time_ns;
+  out.name = engine_.name({});
+  ++stats_.provisional;
   sink_.on_answer(std::move(out));
 }
 

@@ -129,6 +129,7 @@ class Classifier {
   void end(Flow& flow);
   void give_up(Flow& flow);
   void answer(Flow& flow, FlowState state, bool followed = false);
+  void tell_begun(const FlowKey& key, const l7m_sample& sample);
   void untell(Flow& flow);
   void settle(Flow& flow);
   void make_room(Queue& queue);

@@ -380,6 +380,11 @@ bool HeaderRules::any_exact() const {
   return std::any_of(rules_.begin(), rules_.end(), [](const HeaderRule& r) { return r.exact; });
 }
 
+bool HeaderRules::uses_interfaces() const {
+  return std::any_of(conditions_.begin(), conditions_.end(),
+                     [](const Condition& c) { return c.table == HeaderTable::interface; });
+}
+
 void HeaderRules::set_interfaces(
     const std::vector<std::pair<std::string, std::uint32_t>>& indexes) {
   interfaces_ = indexes;

@@ -72,6 +72,7 @@ class HeaderRules {
   [[nodiscard]] const std::vector<HeaderRule>& rules() const { return rules_; }
   // False: no first packet tells anything, and there is nothing to look up.
   [[nodiscard]] bool any_exact() const;
+  [[nodiscard]] bool uses_interfaces() const;
 
   // As the kernel does it. Nothing: no exact rule holds.
   [[nodiscard]] std::optional<HeaderMatch> find(const HeaderPoint& point) const;
