@@ -144,9 +144,22 @@ static __always_inline void l7m_from_candidate(struct l7m_verdict *v, const stru
 	v->sides = c->sides;
 }
 
+/* It has its answer: nothing more of it is copied. */
+static __always_inline int l7m_settle_wait(struct l7m_settlement *step,
+					   struct l7m_candidate_place *place)
+{
+	place->value.action = step->verdict.action;
+	place->value.state = step->verdict.state;
+	place->value.packets = place->value.sampled;
+	place->flight[0].copied = L7M_MAX_FLIGHT;
+	place->flight[1].copied = L7M_MAX_FLIGHT;
+	step->candidate = place->value;
+	return L7M_SETTLE_WAITS;
+}
+
 static __noinline int l7m_settle_decide(struct l7m_settlement *step)
 {
-	const struct l7m_candidate_place *place;
+	struct l7m_candidate_place *place;
 	const struct l7m_settings *s;
 	struct l7m_verdict *v;
 	struct l7m_spot spot;
@@ -167,6 +180,8 @@ static __noinline int l7m_settle_decide(struct l7m_settlement *step)
 	}
 	if (v || !place || place->value.flow_id != step->flow_id)
 		return L7M_SETTLE_STALE;
+	if (step->step == L7M_SETTLE_WAIT)
+		return l7m_settle_wait(step, place);
 	step->verdict.flow_id = step->flow_id;
 	l7m_from_candidate(&step->verdict, &place->value);
 	written = l7m_write_verdict(step);
@@ -220,10 +235,10 @@ L7M_FUNCTION int l7m_settle_at(struct __sk_buff *skb, __u32 i)
 	step.result = 0;
 	if (step.step == L7M_SETTLE_END || step.step == L7M_SETTLE_REMOVE)
 		step.result = (__u8)l7m_settle_end(&step);
-	else if (step.step == L7M_SETTLE_DECIDE)
+	else if (step.step == L7M_SETTLE_DECIDE || step.step == L7M_SETTLE_WAIT)
 		step.result = (__u8)l7m_settle_decide(&step);
 	*at = step;
-	if (step.step == L7M_SETTLE_DECIDE)
+	if (step.step == L7M_SETTLE_DECIDE || step.step == L7M_SETTLE_WAIT)
 		return step.result & (L7M_SETTLE_WROTE | L7M_SETTLE_MANUAL) ? 2 : 1;
 	return step.step == L7M_SETTLE_TAKE || step.step == L7M_SETTLE_TAKE_QUIET ? 2 : 1;
 }

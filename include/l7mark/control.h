@@ -64,6 +64,9 @@ enum l7m_settle_step {
 	/* Take the candidate if it has counted no packet since it was read: `candidate` has its
 	 * count as read. */
 	L7M_SETTLE_TAKE_QUIET = 5,
+	/* Leave the flow a candidate, with the verdict's action and state; copy no more of it. A
+	 * life that has a verdict is decided. */
+	L7M_SETTLE_WAIT = 6,
 };
 
 /* Bits of l7m_settlement.result; 0: nothing was there, or for DECIDE no room for a verdict. */
@@ -76,6 +79,7 @@ enum l7m_settle_step {
 	      */
 /* Not written: the kernel had no memory, the table has room. */
 #define L7M_SETTLE_NO_MEMORY 0x20
+#define L7M_SETTLE_WAITS     0x40 /* the candidate stays, and is in the union as it is now */
 
 struct l7m_settlement {
 	struct l7m_key key;

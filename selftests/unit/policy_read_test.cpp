@@ -26,6 +26,8 @@ TEST(PolicyRead, Defaults) {
   EXPECT_TRUE(policy->first_packet.services);
   EXPECT_TRUE(policy->first_packet.hints);
   EXPECT_EQ(policy->first_packet.recheck, 600U);
+  EXPECT_EQ(policy->limits.unprotected, 50U);
+  EXPECT_EQ(policy->timeouts.unanswered, 60U);
   EXPECT_EQ(policy->log.rate, 50U);
   std::vector<std::string> inside;
   for (const auto& prefix : policy->inside) inside.push_back(prefix.to_string());

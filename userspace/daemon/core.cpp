@@ -83,6 +83,7 @@ Core::Core(Dataplane& dataplane, std::shared_ptr<const Policy> policy, RecordNam
       matcher_(std::make_unique<PolicyMatcher>(policy_)),
       actions_(policy_),
       our_sets_(std::move(our_sets)),
+      admission_(policy_->limits, flows_),
       hints_(policy_->limits.hints) {}
 
 // --- start, reload, exit -------------------------------------------------------------------------
@@ -334,6 +335,7 @@ Status Core::adopt() {
     flow.last_ms = ms > age ? ms - age : 0;
     flow.first_ns = flow.last_ms * 1'000'000;
     flows_.set_finding(flow, told_by(verdict));
+    admission_.count(key, flow);
     if (verdict.action >= L7M_STATES) adopt_conntrack(key, flow);
     ++counters_.adopted;
   }
@@ -465,6 +467,7 @@ Flow* Core::begin_life(const Answer& answer, bool& fresh) {
   }
   fresh = flow == nullptr;
   if (!fresh) return flow;
+  make_room_among_candidates();
   ++counters_.flows_begun;
   flow = &flows_.at(answer.key);
   flow->id = answer.id;
@@ -511,6 +514,10 @@ void Core::on_answer(const Answer& answer) {
     drop_edit(key, flow.id);
     fresh_.push_back({key, flow.id});
   }
+  if (was_decided)
+    admission_.count(key, flow);
+  else if (!last || flow.followed)
+    admission_.wait(key, flow);
   note_block(key, flow);
 
   if (fresh) {

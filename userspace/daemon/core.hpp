@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "capture/record.hpp"
+#include "daemon/admission.hpp"
 #include "daemon/flow_table.hpp"
 #include "daemon/hint_table.hpp"
 #include "daemon/message.hpp"
@@ -54,13 +55,16 @@ struct CoreCounters {
   std::uint64_t flows_begun = 0;
   std::uint64_t flows_ended = 0;
   std::uint64_t adopted = 0;
-  std::uint64_t table_full = 0;      // answers without a place in the verdict table
-  std::uint64_t no_memory = 0;       // answers for which the kernel had no memory
-  std::uint64_t one_packet = 0;      // flows of one packet, not given a verdict
-  std::uint64_t log_left_out = 0;    // lines of flows beyond log.rate
-  std::uint64_t hints_mixed = 0;     // addresses whose names, or flows, had different classes
-  std::uint64_t hints_replaced = 0;  // that made way for newer ones before they expired
-  std::uint64_t hints_private = 0;   // addresses in answers that get none: private, or our own
+  std::uint64_t table_full = 0;          // answers without a place in the verdict table
+  std::uint64_t share_full = 0;          // … or in the share of unprotected flows
+  std::uint64_t no_memory = 0;           // answers for which the kernel had no memory
+  std::uint64_t one_packet = 0;          // flows of one packet, not given a verdict
+  std::uint64_t evicted_verdicts = 0;    // flows that made way for others
+  std::uint64_t evicted_candidates = 0;  // likewise
+  std::uint64_t log_left_out = 0;        // lines of flows beyond log.rate
+  std::uint64_t hints_mixed = 0;         // addresses whose names, or flows, had different classes
+  std::uint64_t hints_replaced = 0;      // that made way for newer ones before they expired
+  std::uint64_t hints_private = 0;       // addresses in answers that get none: private, or our own
   // Of first packets that were given a class, by who promised it.
   std::array<PromiseCounters, kSources> promises{};
 };
@@ -114,10 +118,6 @@ class Core {
   [[nodiscard]] const Catalog& catalog() const { return names_.catalog; }
 
  private:
-  struct FlowLife {
-    FlowKey key;
-    std::uint64_t id = 0;
-  };
   // A flow whose time is over, by the verdict that was read; without one it is a candidate.
   struct Ended {
     FlowLife life;
@@ -198,8 +198,16 @@ class Core {
   void queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what,
                   const SamplingOverride* sampling = nullptr);
   void drop_edit(const FlowKey& key, std::uint64_t id);
-  [[nodiscard]] static bool passing(const Flow& flow, std::uint64_t ms);
+  [[nodiscard]] std::uint64_t worth_timeout_ms(const Flow& flow) const;
+  [[nodiscard]] static bool is_over(const Flow& flow, std::uint64_t ms);
+  void let_go(const FlowLife& life, l7m_settle_step what);
+  void write_departures();
+  void make_room_among_candidates();
+  void keep_waiting(const FlowKey& key, Flow& flow);
+  void refuse(const FlowKey& key, Flow& flow, std::uint64_t& cause);
+  void hold_one_packet_flows();
   void write_verdicts();
+  void write_verdicts_of(const std::vector<FlowLife>& lives);
   void on_settled(const FlowKey& key, Flow& flow, const l7m_settlement& step);
   void write_edits();
   void write_actions();
@@ -284,7 +292,10 @@ class Core {
 
   FlowTable flows_;
   std::unordered_map<FlowKey, Manual> manual_;
-  std::vector<FlowLife> fresh_;  // final answers without a verdict in the kernel yet
+  Admission admission_;
+  std::vector<FlowLife> fresh_;             // final answers without a verdict in the kernel yet
+  std::vector<FlowLife> retries_;           // of them, for the next tick: one packet so far
+  std::vector<l7m_settlement> departures_;  // not carried out yet: flows that have made way
   std::vector<l7m_edit> edits_;
   std::vector<ServiceEntry> services_;  // not written yet
   std::list<Service> service_list_;     // the one that was taught longest ago first
@@ -308,7 +319,6 @@ class Core {
   std::vector<bool> in_schedule_;  // by class
   bool sampling_ = false;
   bool full_reported_ = false;
-  bool no_memory_reported_ = false;
   bool conntrack_reported_ = false;
 };
 

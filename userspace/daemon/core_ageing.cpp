@@ -38,6 +38,8 @@ std::uint64_t Core::timeout_ms(const FlowKey& key, bool closing) const {
 
 void Core::tick() {
   const std::uint64_t ms = now_ms();
+  fresh_.insert(fresh_.end(), retries_.begin(), retries_.end());
+  retries_.clear();
   commit();
   tell_left_out(ms);
   if (next_schedule_ && wall_now() >= *next_schedule_) {
@@ -123,7 +125,9 @@ void Core::sweep() {
     if (flow->entries)
       for (const EntryId id : *flow->entries) publisher_.seen(id, flow->last_ms, ms);
     see_conntrack(key, *flow, ms);
-    if (age > timeout_ms(key, l7m_is_closing(&v) != 0)) ended.push_back({{key, flow->id}, v});
+    admission_.count(key, *flow);
+    if (age > std::min(timeout_ms(key, l7m_is_closing(&v) != 0), worth_timeout_ms(*flow)))
+      ended.push_back({{key, flow->id}, v});
   };
   const auto status = dataplane_.for_each_verdict(
       look, [this](std::span<const FlowKey> keys) { flows_.prefetch(keys); });
@@ -155,7 +159,11 @@ void Core::sweep() {
         flow.followed
             ? std::min(kFollowedLifeMs, timeout_ms(key, l7m_has_ended(candidate->flags) != 0))
             : kUndecidedLifeMs;
-    if (ms > flow.last_ms + life) ended.push_back({{key, flow.id}, std::nullopt});
+    const bool answered = flow.state == FlowState::guessed || flow.state == FlowState::final;
+    if (ms > flow.last_ms + life || (answered && is_over(flow, ms)))
+      ended.push_back({{key, flow.id}, std::nullopt});
+    else if (answered && !flow.followed && flow.packets() > 1)
+      fresh_.push_back({key, flow.id});
   });
   end_flows(ended);
   for (const FlowLife& life : missed) look_for(life);
@@ -183,8 +191,10 @@ void Core::look_for(const FlowLife& life) {
   const auto place = dataplane_.find_life(life.key, life.id);
   if (place == Dataplane::Place::none)
     end_flow(life.key, flow->decided ? "lost" : "evicted");
+  else if (place == Dataplane::Place::candidate)
+    keep_waiting(life.key, *flow);
   else
-    flow->decided = place == Dataplane::Place::verdict;
+    flow->decided = true;  // the next sweep counts it
 }
 
 // Packets since the sweep looked keep a flow: what was read of it goes with the step.
@@ -216,10 +226,11 @@ void Core::end_flows(std::span<const Ended> ended) {
     }
     for (const l7m_settlement& step : steps) {
       if ((step.result & L7M_SETTLE_TOOK) == 0) continue;
-      FlowKey key;
-      key.raw = step.key;
-      const bool closed = step.step == L7M_SETTLE_END ? l7m_is_closing(&step.verdict) != 0
-                                                      : l7m_has_ended(step.candidate.flags) != 0;
+      const FlowKey key{step.key};
+      const bool is_verdict = step.step == L7M_SETTLE_END;
+      const bool closed = is_verdict ? l7m_is_closing(&step.verdict) != 0
+                                     : l7m_has_ended(step.candidate.flags) != 0;
+      if (!is_verdict && flows_.find(key)->packets() == 1) ++counters_.one_packet;
       end_flow(key, closed ? "closed" : "idle");
     }
     if (events_.breathe) events_.breathe();
@@ -235,6 +246,7 @@ void Core::end_flow(const FlowKey& key, std::string_view reason) {
   const bool answered = flow->state == FlowState::final || flow->state == FlowState::guessed;
   if (flow->promised != 0 && !answered)
     ++counters_.promises[static_cast<std::size_t>(promised_by(*flow))].absent;
+  admission_.forget(key, *flow);
   ++counters_.flows_ended;
   Tally& tally = ended_[actions_.effective(flow->action).class_name];
   ++tally.flows;

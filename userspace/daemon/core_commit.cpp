@@ -13,7 +13,7 @@ namespace l7mark {
 void Core::commit() {
   write_actions();
   // A flow's first answer may be an edit and its last a verdict, in one batch of messages: the
-  // verdict must come out on top. What finds the table full becomes an edit after all.
+  // verdict must come out on top. What finds no room for one becomes an edit after all.
   write_edits();
   write_verdicts();
   write_edits();
@@ -35,33 +35,36 @@ void Core::write_actions() {
     log_error("{}", status.error().message());
 }
 
-// A flow of one packet and then nothing is a scan or a flood: it does not get to fill the table.
-// One that is dropped has to be quiet: what it tries again is the same flow.
-bool Core::passing(const Flow& flow, std::uint64_t ms) {
-  return flow.packets() == 1 && flow.state != FlowState::final && !flow.blocked &&
-         ms > flow.last_ms + 1000;
+void Core::write_verdicts() {
+  write_departures();
+  if (fresh_.empty()) return;
+  hold_one_packet_flows();
+  write_verdicts_of(std::exchange(fresh_, {}));
+  // A protected flow that found the table full, although there was room by what is known here: by
+  // now it has been made.
+  write_departures();
+  write_verdicts_of(std::exchange(fresh_, {}));
 }
 
-void Core::write_verdicts() {
-  if (fresh_.empty()) return;
+void Core::write_verdicts_of(const std::vector<FlowLife>& lives) {
+  if (lives.empty()) return;
   const auto now = recent_clock();
-  const std::uint64_t ms = now_ms();
   std::vector<l7m_settlement> steps;
-  std::vector<Flow*> flows;  // by step; null: to be let go
-  steps.reserve(fresh_.size());
-  flows.reserve(fresh_.size());
-  for (const auto& [key, id] : fresh_) {
+  std::vector<Flow*> flows;
+  steps.reserve(lives.size());
+  flows.reserve(lives.size());
+  for (const auto& [key, id] : lives) {
     Flow* flow = flows_.find(key);
     if (flow == nullptr || flow->id != id || flow->decided) continue;
+    const auto room = admission_.make_room(key, *flow);
+    if (room.victim) let_go(*room.victim, L7M_SETTLE_REMOVE);
+    if (!room.admitted) {
+      refuse(key, *flow, counters_.share_full);
+      continue;
+    }
     l7m_settlement& step = steps.emplace_back();
     step.key = key.raw;
     step.flow_id = id;
-    if (passing(*flow, ms)) {
-      step.step = L7M_SETTLE_TAKE_QUIET;
-      step.candidate.count = narrow(flow->total);
-      flows.push_back(nullptr);
-      continue;
-    }
     step.step = L7M_SETTLE_DECIDE;
     step.verdict.last_seen = now ? static_cast<std::uint32_t>(now->jiffies) : 0;
     step.verdict.action = ActionTable::index(flow->action, flow->state);
@@ -73,62 +76,50 @@ void Core::write_verdicts() {
     flow->decided = true;  // and not twice, if the key is there twice
     flows.push_back(flow);
   }
-  fresh_.clear();
+  write_departures();
   // The candidate goes with the verdict's coming, so that no packet falls between the two tables;
   // what it has counted is the flow's beginning.
   if (const auto status = dataplane_.settle(steps); !status.ok()) {
     log_error("{}", status.error().message());
-    for (Flow* flow : flows)
-      if (flow != nullptr) flow->decided = false;
+    for (std::size_t i = 0; i < steps.size(); ++i) keep_waiting(FlowKey{steps[i].key}, *flows[i]);
     return;
   }
   for (std::size_t i = 0; i < steps.size(); ++i) {
-    FlowKey key;
-    key.raw = steps[i].key;
-    if ((steps[i].result & L7M_SETTLE_MANUAL) != 0) {
+    const FlowKey key{steps[i].key};
+    if ((steps[i].result & L7M_SETTLE_MANUAL) != 0)
       end_flow(key, "manual");
-    } else if (flows[i] != nullptr && (steps[i].result & L7M_SETTLE_STALE) != 0) {
+    else if ((steps[i].result & L7M_SETTLE_STALE) != 0)
       end_flow(key, "evicted");
-    } else if (flows[i] != nullptr) {
+    else
       on_settled(key, *flows[i], steps[i]);
-    } else if ((steps[i].result & L7M_SETTLE_BUSY) != 0) {
-      // It goes on after all, and gets its verdict by the next commit.
-      Flow* flow = flows_.find(key);
-      flow->set_before(wide(steps[i].candidate.count));
-      fresh_.push_back({key, flow->id});
-    } else {
-      ++counters_.one_packet;
-      end_flow(key, "idle");
-    }
   }
 }
 
 void Core::on_settled(const FlowKey& key, Flow& flow, const l7m_settlement& step) {
   if ((step.result & L7M_SETTLE_WROTE) == 0) {
-    flow.decided = false;
-    queue_edit(key, flow, L7M_EDIT_ACTION | L7M_EDIT_STATE);
     if ((step.result & L7M_SETTLE_NO_MEMORY) != 0) {
-      ++counters_.no_memory;
-      if (!std::exchange(no_memory_reported_, true))
-        log_warning(
-            "the kernel has no memory for a verdict: new flows keep their place among the "
-            "candidates");
-      return;
+      refuse(key, flow, counters_.no_memory);
+    } else if (const auto victim = worth_of(flow) == Worth::protected_flow
+                                       ? admission_.take_victim(key)
+                                       : std::nullopt) {
+      let_go(*victim, L7M_SETTLE_REMOVE);
+      flow.decided = false;
+      admission_.forget(key, flow);
+      fresh_.push_back({key, flow.id});
+    } else {
+      refuse(key, flow, counters_.table_full);
     }
-    ++counters_.table_full;
-    if (!std::exchange(full_reported_, true))
-      log_warning(
-          "the verdict table is full: new flows keep their place among the candidates; "
-          "raise limits.flows");
     return;
   }
   flow.sweep = sweep_;
-  if ((step.result & L7M_SETTLE_TOOK) == 0) return;
-  const l7m_candidate& candidate = step.candidate;
-  flow.set_before(wide(candidate.count));
-  flow.set_times(candidate);
-  flow.flags |= candidate.flags;
-  teach_service(key, flow);
+  if ((step.result & L7M_SETTLE_TOOK) != 0) {
+    const l7m_candidate& candidate = step.candidate;
+    flow.set_before(wide(candidate.count));
+    flow.set_times(candidate);
+    flow.flags |= candidate.flags;
+    teach_service(key, flow);
+  }
+  admission_.confirm(key, flow);
 }
 
 void Core::write_edits() {

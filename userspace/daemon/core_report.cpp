@@ -283,7 +283,13 @@ void Core::status(nlohmann::ordered_json& out) {
                   {"begun", counters_.flows_begun},
                   {"ended", counters_.flows_ended},
                   {"adopted", counters_.adopted},
+                  {"protected", admission_.verdicts(true)},
+                  {"unprotected", admission_.verdicts(false)},
+                  {"waiting", admission_.waiting()},
                   {"one_packet", counters_.one_packet},
+                  {"evicted_verdicts", counters_.evicted_verdicts},
+                  {"evicted_candidates", counters_.evicted_candidates},
+                  {"share_full", counters_.share_full},
                   {"table_full", counters_.table_full},
                   {"no_memory", counters_.no_memory}};
   out["hints"] = hints_status();

@@ -21,6 +21,9 @@
 
 namespace l7mark {
 
+// Values of Flow::counted.
+inline constexpr std::uint8_t kUncounted = 0, kUnprotected = 1, kProtected = 2;
+
 // Kept small: there may be a million. What is rare, or the same in many, is behind a pointer.
 struct Flow {
   std::uint64_t id = 0;                           // the kernel's, from its first packet on
@@ -49,6 +52,8 @@ struct Flow {
   bool followed : 1 = false;  // has its answer, and stays a candidate: its DNS messages are read
   bool taught : 1 = false;    // its service has learned from it, or may not
   bool blocked : 1 = false;   // counted as dropped
+  bool retried : 1 = false;   // one packet when it was answered, and a second later
+  std::uint8_t counted : 2 = kUncounted;  // by the admission, among the verdicts
 
   // The class comes from the flow's own packets.
   [[nodiscard]] bool own_answer() const {
@@ -66,6 +71,12 @@ struct Flow {
   void set_times(const l7m_candidate& candidate);
 };
 static_assert(sizeof(Flow) <= 128);
+
+// A five-tuple may have another life by the time it is looked at again.
+struct FlowLife {
+  FlowKey key;
+  std::uint64_t id = 0;
+};
 
 class FlowTable {
  public:

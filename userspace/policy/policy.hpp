@@ -70,9 +70,11 @@ struct SamplingConfig {
   [[nodiscard]] const SamplingOverride* override_for(std::uint16_t application) const;
 };
 
-// Map sizes, entries; ring_bytes is a power of two.
+// Map sizes, entries; ring_bytes is a power of two. Unprotected are flows without an answer of their
+// own, and those that only one endpoint sends packets of.
 struct Limits {
   std::uint32_t flows = L7M_DEFAULT_FLOWS;
+  std::uint32_t unprotected = 50;  // percent of them
   std::uint32_t candidates = L7M_DEFAULT_CANDIDATES;
   std::uint32_t services = L7M_DEFAULT_SERVICES;
   std::uint32_t hints = L7M_DEFAULT_HINTS;
@@ -84,7 +86,8 @@ struct Timeouts {
   std::uint32_t tcp = 7440;  // RFC 5382, REQ-5
   std::uint32_t udp = 300;   // RFC 4787, REQ-5
   std::uint32_t other = 600;
-  std::uint32_t closed = 10;  // after FIN or RST
+  std::uint32_t closed = 10;      // after FIN or RST
+  std::uint32_t unanswered = 60;  // one endpoint's packets only, and no answer of its own
 };
 
 struct FirstPacket {

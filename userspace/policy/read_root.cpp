@@ -114,6 +114,7 @@ void read_sampling(PolicyReader& reader, const JsonNode& node, Policy& out) {
 
 constexpr Field<Limits> kLimitsFields[] = {
     {"flows", read_u32<64, kMaxEntries, Limits, &Limits::flows>},
+    {"unprotected", read_u32<1, 100, Limits, &Limits::unprotected>},
     {"candidates", read_u32<64, kMaxEntries, Limits, &Limits::candidates>},
     {"services", read_u32<64, kMaxEntries, Limits, &Limits::services>},
     {"hints", read_u32<64, kMaxEntries, Limits, &Limits::hints>},
@@ -131,6 +132,7 @@ constexpr Field<Timeouts> kTimeoutFields[] = {
     {"udp", read_u32<1, kMaxSeconds, Timeouts, &Timeouts::udp>},
     {"other", read_u32<1, kMaxSeconds, Timeouts, &Timeouts::other>},
     {"closed", read_u32<1, 3600, Timeouts, &Timeouts::closed>},
+    {"unanswered", read_u32<1, kMaxSeconds, Timeouts, &Timeouts::unanswered>},
 };
 
 constexpr Field<FirstPacket> kFirstPacketFields[] = {
