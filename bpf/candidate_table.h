@@ -186,7 +186,8 @@ static __noinline struct l7m_candidate_place *l7m_put_candidate(struct l7m_candi
 	}
 	/* No packet finds a place that is half written. */
 	*(volatile __u32 *)&set->tag[at] = 0;
-	set->two_way[at] = 0;
+	/* One that had a verdict may be known to be two-way. */
+	set->two_way[at] = l7m_known_side(value->sides, 0) && l7m_known_side(value->sides, 1);
 	place->key = *key;
 	place->value = *value;
 	place->flight[0] = (struct l7m_flight){};

@@ -101,43 +101,52 @@ static __noinline int l7m_reopen(l7m_ctx *ctx, struct l7m_met *met, const struct
 	return 1;
 }
 
+/* FIN and RST of a decided flow, believed and not counted yet. */
+static __always_inline void l7m_close_verdict(struct l7m_verdict *v, const struct l7m_met *met,
+					      __u16 closing)
+{
+	if (!l7m_is_closing(v) && l7m_has_ended(v->flags))
+		v->flags &= (__u16)~L7M_FLOW_CLOSING;
+	v->flags |= closing;
+	v->closing = (__u16)(v->count.packets[0] + v->count.packets[1] + met->segments);
+}
+
 /*
  * SYN, FIN and RST of a decided flow. Nobody else's may end it: one that is not from where its
- * sender is changes nothing but L7M_FLOW_FORGED.
+ * sender is changes nothing but L7M_FLOW_FORGED. A SYN on an open flow is that of another only if
+ * the other endpoint takes it: in the middle of a connection it does not (RFC 5961, 4).
  */
 static __always_inline __u32 l7m_tcp_event(const struct l7m_met *met, struct l7m_verdict *v)
 {
 	const struct l7m_packet *p = &met->packet;
 	__u16 closing = l7m_closing_flags(p, (int)met->sender);
-	int opens = (p->tcp_flags & (L7M_TCP_SYN | L7M_TCP_ACK)) == L7M_TCP_SYN;
+	__u16 mine = met->sender ? L7M_FLOW_SYN1 : L7M_FLOW_SYN0;
+	int syn = p->tcp_flags & L7M_TCP_SYN, ack = p->tcp_flags & L7M_TCP_ACK;
 
-	if (opens && (l7m_config.flags & L7M_CFG_REPLAY || !v->flow_id))
+	if (syn && (l7m_config.flags & L7M_CFG_REPLAY || !v->flow_id))
 		return L7M_REOPEN_NOT;
-	if (opens && l7m_is_closing(v))
+	if (syn && !ack && l7m_is_closing(v))
 		return L7M_REOPEN_NEW;
-	if (!opens && !closing)
+	if (syn && ack && !(v->flags & (mine ^ (L7M_FLOW_SYN0 | L7M_FLOW_SYN1))))
 		return L7M_REOPEN_NOT;
 	if (!l7m_is_from(v->hop_limit, v->sides, p, met->sender, l7m_met_side(met))) {
 		/* One that was believed may be met once more, on its way out. */
-		if (opens || closing & ~v->flags) {
+		if ((closing | (syn ? mine : 0)) & ~v->flags) {
 			v->flags |= L7M_FLOW_FORGED;
 			l7m_count(L7M_COUNT_FORGED, 1);
 		}
 		return L7M_REOPEN_NOT;
 	}
-	if (opens) {
-		/* The sender may have begun anew unnoticed: what it says next tells. */
-		v->next_look = 1;
-		return L7M_REOPEN_NOT;
-	}
-	if (!l7m_is_closing(v) && l7m_has_ended(v->flags))
-		v->flags &= (__u16)~L7M_FLOW_CLOSING;
-	v->flags |= closing;
-	v->closing = (__u16)(v->count.packets[0] + v->count.packets[1] + met->segments);
+	if (syn && ack)
+		return L7M_REOPEN_NEW;
+	if (syn)
+		v->flags |= mine;
+	else
+		l7m_close_verdict(v, met, closing);
 	return L7M_REOPEN_NOT;
 }
 
-static __always_inline __u32 l7m_verdict_event(const struct l7m_met *met, struct l7m_verdict *v)
+static __noinline __u32 l7m_verdict_event(const struct l7m_met *met, struct l7m_verdict *v)
 {
 	const struct l7m_packet *p = &met->packet;
 
@@ -181,7 +190,8 @@ static __noinline __u32 l7m_decide(l7m_ctx *ctx, struct l7m_met *met)
 
 	v = l7m_find_verdict(met);
 	if (v && count) {
-		how = l7m_verdict_event(met, v);
+		/* One way for the verifier from here on, and not one for each reason. */
+		how = (__u32)l7m_forget_by(met, l7m_verdict_event(met, v));
 		if (how && l7m_reopen(ctx, met, v, how))
 			v = 0;
 	}

@@ -137,7 +137,7 @@ static __always_inline void l7m_decide_again(struct l7m_verdict *v, const struct
 static __always_inline void l7m_from_candidate(struct l7m_verdict *v, const struct l7m_candidate *c)
 {
 	/* A FIN that no sample told of is on the candidate only. */
-	v->flags |= c->flags;
+	v->flags |= c->flags & (__u16)~L7M_FLOW_AGAIN;
 	v->ring = c->ring;
 	v->hop_limit[0] = c->hop_limit[0];
 	v->hop_limit[1] = c->hop_limit[1];

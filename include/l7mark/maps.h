@@ -99,6 +99,8 @@ L7M_ASSERT_SIZE(struct l7m_counters, 32);
 #define L7M_FLOW_AGAIN	   0x0200 /* has had a verdict, and is being looked at again */
 #define L7M_FLOW_PROBE	   0x0400 /* let through in order to look at its service again */
 #define L7M_FLOW_KEPT	   0x0800 /* provisional by the class of the five-tuple's last life */
+#define L7M_FLOW_SYN0	   0x1000 /* endpoint 0 sent a SYN on this verdict: the other may answer */
+#define L7M_FLOW_SYN1	   0x2000 /* endpoint 1 did */
 
 /*
  * Map `lives`, per CPU: how many flows this CPU has begun. With the CPU's number it makes an id

@@ -249,18 +249,31 @@ TEST_F(Life, AForgedSynKeepsVerdictAndClass) {
   }
 }
 
-// The client may have begun anew after a death that nobody saw: what it says next is looked at.
-TEST_F(Life, ABelievedSynHasTheFlowLookedAtAgain) {
-  plane_->decide(key_of(k4), kAction);
-  EXPECT_EQ(ingress(segment(k4, kSyn)).skb.mark, 0x80U);
-  EXPECT_EQ(ingress(segment(k4, kAck)).skb.mark, 0x80U);
-  EXPECT_EQ(verdict(k4).flow_id, 1U);
-  EXPECT_TRUE(plane_->records().empty());
-  EXPECT_EQ(ingress(segment(k4, kAck, 10)).skb.mark, 0x80U);
-  EXPECT_FALSE(plane_->maps.verdict(key_of(k4)));
-  EXPECT_EQ(candidate(k4).flow_id, 1U);
-  EXPECT_EQ(candidate(k4).flags, L7M_FLOW_AGAIN);
-  EXPECT_EQ(plane_->count(L7M_COUNT_FORGED), 0U);
+// The client may have begun anew after a death that nobody saw: then the server takes its SYN.
+TEST_F(Life, ASynOnAnOpenFlowHasToBeAnswered) {
+  for (const Endpoints& ends : {k4, k6}) {
+    plane_->reset();
+    plane_->decide(key_of(ends), kAction | L7M_STATE_FINAL);
+    constexpr std::uint32_t kFinal = 0x80U | L7M_STATE_FINAL;
+    EXPECT_EQ(ingress(segment(ends.reversed(), kSynAck)).skb.mark, kFinal) << "to no SYN";
+    EXPECT_EQ(ingress(segment(ends, kSyn)).skb.mark, kFinal);
+    EXPECT_EQ(ingress(segment(ends, kSynAck)).skb.mark, kFinal) << "by the same endpoint";
+    EXPECT_EQ(ingress(segment(ends.reversed(), kAck)).skb.mark, kFinal) << "a challenge";
+    EXPECT_EQ(ingress(segment(ends, kAck, 10)).skb.mark, kFinal);
+    EXPECT_EQ(plane_->count(L7M_COUNT_FORGED), 0U);
+    EXPECT_EQ(egress(segment(ends.reversed(), kSynAck)).skb.mark, kFinal) << "from elsewhere";
+    EXPECT_EQ(ingress(with_hops(segment(ends.reversed(), kSynAck), 63)).skb.mark, kFinal);
+    EXPECT_EQ(plane_->count(L7M_COUNT_FORGED), 2U);
+    EXPECT_EQ(verdict(ends).flow_id, 1U);
+    EXPECT_TRUE(plane_->records().empty());
+    EXPECT_EQ(ingress(segment(ends.reversed(), kSynAck)).skb.mark, 0x80U | L7M_STATE_PROVISIONAL);
+    EXPECT_FALSE(plane_->maps.verdict(key_of(ends)));
+    const l7m_candidate c = candidate(ends);
+    EXPECT_NE(c.flow_id, 1U);
+    EXPECT_EQ(c.action, kKept);
+    EXPECT_EQ(c.flags, L7M_FLOW_KEPT | L7M_FLOW_ANSWER);
+    EXPECT_EQ(plane_->count(L7M_COUNT_REOPENED), 1U);
+  }
 }
 
 TEST_F(Life, ANewLifeKeepsTheClassOfTheLast) {
