@@ -9,6 +9,7 @@
 #include "daemon/core.hpp"
 #include "dataplane/pins.hpp"
 #include "program_run.hpp"
+#include "util/clock.hpp"
 
 namespace l7mark::test {
 namespace {
@@ -16,7 +17,7 @@ namespace {
 using testing::ElementsAre;
 using Json = nlohmann::ordered_json;
 
-constexpr std::uint8_t kSyn = 0x02, kAck = 0x10, kFin = 0x11;
+constexpr std::uint8_t kSyn = 0x02, kSynAck = 0x12, kAck = 0x10, kFin = 0x11;
 
 class Lives : public testing::Test {
  protected:
@@ -52,15 +53,19 @@ class Lives : public testing::Test {
   static FlowKey key() { return flow_key(ends_, L7M_PROTO_TCP); }
 
   // The life that the packet belongs to.
-  static std::uint64_t send(std::uint8_t flags) {
-    EXPECT_EQ(run_tc(plane_->tc("l7mark_ingress"), ethernet(tcp(ends_, flags, 1, 1))).code, 0);
+  static std::uint64_t send(std::uint8_t flags, std::size_t payload = 0) {
+    return send(ends_, flags, payload);
+  }
+  static std::uint64_t send(const Endpoints& ends, std::uint8_t flags, std::size_t payload = 0) {
+    const Bytes packet = ethernet(tcp(ends, flags, 1, 1, Bytes(payload, 0x41)));
+    EXPECT_EQ(run_tc(plane_->tc("l7mark_ingress"), packet).code, 0);
     if (const auto verdict = plane_->maps.verdict(key())) return verdict->flow_id;
     const auto candidate = plane_->maps.candidate(key());
     EXPECT_TRUE(candidate);
     return candidate ? candidate->flow_id : 0;
   }
 
-  void say(std::uint64_t id, FlowState state, std::uint16_t application = kZoom) {
+  static Answer answer_of(std::uint64_t id, FlowState state, std::uint16_t application = kZoom) {
     Answer answer;
     answer.key = key();
     answer.id = id;
@@ -76,9 +81,38 @@ class Lives : public testing::Test {
     answer.facts.application = application;
     answer.facts.confidence = Confidence::dpi;
     answer.name = "Zoom";
-    const Message message = answer;
+    return answer;
+  }
+  void say(const Message& message) {
     core_->on_messages({&message, 1});
     core_->commit();
+  }
+  void say(std::uint64_t id, FlowState state, std::uint16_t application = kZoom) {
+    say(answer_of(id, state, application));
+  }
+  // By the port only.
+  static Answer guess(std::uint64_t id, std::uint64_t packets, std::uint32_t sampled,
+                      std::uint16_t application = kZoom) {
+    Answer answer = answer_of(id, FlowState::guessed, application);
+    answer.facts.confidence = application == 0 ? Confidence::none : Confidence::port;
+    answer.count.packets[answer.initiator] = packets;
+    answer.sampled_packets = sampled;
+    answer.last_ns = now_ns();
+    return answer;
+  }
+  // What the kernel told of a second look, as a worker passes it on. False if it told of none.
+  bool pass_on() {
+    for (const Record& record : plane_->records()) {
+      if (record.head.type != L7M_RECORD_REOPEN) continue;
+      Reopened reopened;
+      reopened.key.raw = record.head.key;
+      reopened.id = record.head.flow_id;
+      reopened.count = record.head.count;
+      reopened.again = (record.head.candidate_flags & L7M_FLOW_AGAIN) != 0;
+      say(reopened);
+      return reopened.again;
+    }
+    return false;
   }
 
   void sweep() {
@@ -133,10 +167,10 @@ TEST_F(Lives, AnAnswerForNoLifeAtAllLeavesNothing) {
 // E10: the record that told of the new life was lost.
 TEST_F(Lives, TheNextLifeEndsTheOneBefore) {
   const std::uint64_t before = send(kSyn);
+  send(ends_.reversed(), kSynAck);
   say(before, FlowState::final);
   send(kFin);
-  EXPECT_EQ(run_tc(plane_->tc("l7mark_ingress"), ethernet(tcp(ends_.reversed(), kFin, 1, 1))).code,
-            0);
+  send(ends_.reversed(), kFin);
   const std::uint64_t next = send(kSyn);
   EXPECT_NE(next, before);
   say(next, FlowState::final);
@@ -165,6 +199,108 @@ TEST_F(Lives, AnEvictedCandidateEndsItsFlow) {
   sweep();
   EXPECT_EQ(live_, 0U);
   EXPECT_THAT(events_, ElementsAre(event("flow", id), event("end", id, "evicted")));
+}
+
+// --- the second look -------------------------------------------------------------------------
+
+TEST_F(Lives, FlowsWithoutAnAnswerOfTheirOwnAreLookedAtAgain) {
+  struct Case {
+    std::uint64_t packets;
+    std::uint32_t sampled;
+    unsigned next_look;
+  };
+  Endpoints ends = ends_;
+  for (const auto& [packets, sampled, next_look] :
+       {Case{1, 1, 1}, Case{15, 7, 1}, Case{15, 8, 1}, Case{3, 8, 13}, Case{16, 1, 16},
+        Case{20, 8, 12}, Case{1000, 8, 24}, Case{1023, 8, 1}, Case{1024, 8, 0},
+        Case{1ULL << 40, 8, 0}}) {
+    SCOPED_TRACE(packets);
+    send(kSyn);
+    say(guess(send(kAck), packets, sampled));
+    ASSERT_TRUE(plane_->maps.verdict(key()));
+    EXPECT_EQ(plane_->maps.verdict(key())->next_look, next_look);
+    plane_->maps.remove_verdict(key());
+    sweep();
+  }
+  const std::uint64_t id = send(kSyn);
+  say(id, FlowState::final);
+  EXPECT_EQ(plane_->maps.verdict(key())->next_look, 0);
+}
+
+// H9: a handshake that pauses is read on.
+TEST_F(Lives, AFlowThatPausedIsTheSameAfterwards) {
+  const std::uint64_t id = send(kSyn);
+  send(ends_.reversed(), kSynAck);
+  say(guess(id, 1, 1, 0));
+  ASSERT_TRUE(plane_->maps.verdict(key()));
+  plane_->records();
+  EXPECT_EQ(send(kAck, 30), id);
+  ASSERT_TRUE(plane_->maps.candidate(key()));
+  ASSERT_TRUE(pass_on());
+  sweep();
+  EXPECT_EQ(live_, 1U);
+  say(id, FlowState::final);
+  ASSERT_TRUE(plane_->maps.verdict(key()));
+  EXPECT_EQ(plane_->maps.verdict(key())->flow_id, id);
+  EXPECT_NE(plane_->maps.verdict(key())->action, L7M_STATE_FINAL);
+  EXPECT_EQ(plane_->maps.verdict(key())->flags & L7M_FLOW_AGAIN, 0);
+  sweep();
+  EXPECT_THAT(events_, ElementsAre(event("flow", id), event("update", id)));
+  const auto record = core_->records()();
+  ASSERT_TRUE(record);
+  EXPECT_EQ((*record)["packets"], 3) << record->dump();
+}
+
+TEST_F(Lives, ASecondLookThatFindsNothingChangesNothing) {
+  const std::uint64_t id = send(kSyn);
+  send(kAck);
+  say(guess(id, 2, 1));
+  const l7m_verdict before = *plane_->maps.verdict(key());
+  EXPECT_NE(before.action, L7M_STATE_GUESSED);
+  plane_->records();
+  for (int i = 0; i < 2; ++i) {
+    send(kAck, 30);
+    ASSERT_TRUE(pass_on());
+    EXPECT_EQ(plane_->maps.candidate(key())->action, before.action);
+    Answer nothing = guess(id, 1, 1, 0);
+    nothing.flags = L7M_FLOW_AGAIN;
+    say(nothing);
+    ASSERT_TRUE(plane_->maps.verdict(key()));
+    EXPECT_EQ(plane_->maps.verdict(key())->action, before.action);
+    EXPECT_EQ(plane_->maps.verdict(key())->application, kZoom);
+    EXPECT_EQ(plane_->maps.verdict(key())->next_look, 1);
+  }
+  EXPECT_THAT(events_, ElementsAre(event("flow", id)));
+}
+
+TEST_F(Lives, ANewLifeKeepsItsClassWithoutAnAnswer) {
+  const std::uint64_t before = send(kSyn);
+  send(ends_.reversed(), kSynAck);
+  say(before, FlowState::final);
+  const std::uint32_t action = plane_->maps.verdict(key())->action;
+  send(kFin);
+  send(ends_.reversed(), kFin);
+  const std::uint64_t next = send(kSyn);
+  ASSERT_NE(next, before);
+  EXPECT_FALSE(pass_on());
+  send(kAck);
+  Answer nothing = guess(next, 2, 1, 0);
+  nothing.flags = L7M_FLOW_KEPT;
+  say(nothing);
+  EXPECT_EQ(plane_->maps.verdict(key())->action / L7M_STATES, action / L7M_STATES);
+  EXPECT_EQ(plane_->maps.verdict(key())->state, L7M_STATE_GUESSED);
+}
+
+TEST_F(Lives, AForgedEndIsARisk) {
+  const std::uint64_t id = send(kSyn);
+  say(id, FlowState::final);
+  Bytes forged = ethernet(tcp(ends_, kFin, 1, 1));
+  forged[14 + 8] = 1;
+  EXPECT_EQ(run_tc(plane_->tc("l7mark_ingress"), forged).code, 0);
+  core_->tick();
+  const auto record = core_->records()();
+  ASSERT_TRUE(record);
+  EXPECT_EQ((*record)["risks"].size(), 1U) << record->dump();
 }
 
 // What the next daemon finds it goes on counting.

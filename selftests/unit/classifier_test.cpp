@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "classifier_fixture.hpp"
+#include "dpi/own_risks.hpp"
 
 namespace l7mark {
 namespace {
@@ -176,6 +177,54 @@ TEST_F(ClassifierTest, AReopenedFlowIsForgotten) {
   EXPECT_TRUE(take(reopen));
   EXPECT_EQ(answers_.back().state, FlowState::final);
   EXPECT_EQ(classifier_->flows(), 0U);
+}
+
+// A sample of a flow that had a verdict: the first one of a look, or a later one.
+Sample looked(const Bytes& packet, std::uint64_t time_ns, bool first) {
+  Sample out(packet, time_ns);
+  out.head.candidate_flags = L7M_FLOW_AGAIN;
+  if (first) out.head.flags = L7M_SAMPLE_FIRST;
+  return out;
+}
+
+// H9: the client says nothing until the worker has given its flow up.
+TEST_F(ClassifierTest, AHandshakeThatPausedIsReadOn) {
+  take(Sample(syn(ends_)));
+  classifier_->idle(11 * kSecond);
+  ASSERT_EQ(answers_.size(), 1U);
+  EXPECT_EQ(answers_[0].state, FlowState::guessed);
+  take(Sample(hello(ends_), 12 * kSecond));
+  EXPECT_EQ(answers_.size(), 1U) << "what was under way of the first look is too late";
+  take(looked(hello(ends_), 13 * kSecond, true));
+  ASSERT_GT(answers_.size(), 1U);
+  EXPECT_EQ(answers_.back().name, "TLS.Zoom");
+  EXPECT_EQ(answers_.back().id, answers_[0].id);
+  EXPECT_EQ(answers_.back().flags & L7M_FLOW_AGAIN, L7M_FLOW_AGAIN);
+  EXPECT_TRUE(answers_.back().facts.own_answer());
+}
+
+TEST_F(ClassifierTest, EachLookHasOneAnswer) {
+  const Bytes packet = tcp(ends_, L7M_TCP_ACK, 1, 1, Bytes(60, 0x80));
+  for (unsigned look = 1; look <= 3; ++look) {
+    take(looked(packet, look * 20 * kSecond, true));
+    EXPECT_EQ(classifier_->flows(), 1U);
+    classifier_->idle((look * 20 + 11) * kSecond);
+    EXPECT_EQ(classifier_->flows(), 0U);
+    take(looked(packet, (look * 20 + 12) * kSecond, false));
+    EXPECT_EQ(classifier_->flows(), 0U);
+    ASSERT_EQ(answers_.size(), look);
+    EXPECT_EQ(answers_.back().facts.risks >> kFirstOwnRisk, 0U)
+        << "nothing is told of a flow's begin by its middle";
+  }
+}
+
+TEST_F(ClassifierTest, AForgedEndIsARisk) {
+  Sample sample(hello(ends_));
+  sample.head.candidate_flags = L7M_FLOW_FORGED;
+  take(sample);
+  classifier_->finish();
+  EXPECT_NE(answers_.back().facts.risks & 1ULL << kForgedClosing.bit, 0U);
+  EXPECT_GE(answers_.back().facts.risk_score, Engine::score_of(kForgedClosing.severity));
 }
 
 Sample notice(const Endpoints& ends, std::uint8_t flags) {

@@ -207,7 +207,8 @@ TEST(FlowTable, KeepsItsOwnAnswer) {
 
 TEST(FlowTable, CountsBeforeAndSinceTheVerdict) {
   Flow flow;
-  flow.set_before({{3, 1}, {400, 60}});
+  flow.set_since({{3, 1}, {400, 60}});
+  flow.keep_count();
   EXPECT_EQ(flow.packets(), 4U);
   EXPECT_EQ(flow.bytes(), 460U);
   flow.set_since({{10, 20}, {1ULL << 40, 5}});
@@ -218,6 +219,8 @@ TEST(FlowTable, CountsBeforeAndSinceTheVerdict) {
   flow.set_since({{11, 20}, {1ULL << 41, 5}});
   EXPECT_EQ(flow.total.packets[0], 14U);
   EXPECT_EQ(flow.total.bytes[0], (1ULL << 41) + 400);
+  EXPECT_EQ(flow.since().packets[0], 11U);
+  EXPECT_EQ(flow.since().bytes[0], 1ULL << 41);
 }
 
 TEST(FindingTable, KeepsEqualOnesOnceAndAsLongAsOneIsUsed) {

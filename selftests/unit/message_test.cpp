@@ -57,6 +57,7 @@ std::vector<std::byte> one_of_each() {
   reopened.key.raw.protocol = 17;
   reopened.id = 3ULL << 48 | 9;
   reopened.count.bytes[0] = 99;
+  reopened.again = true;
   writer.add(reopened);
   writer.add(Ready{"4.2.0"});
   return {writer.bytes().begin(), writer.bytes().end()};
@@ -108,6 +109,7 @@ TEST(Message, ComesBackAsItWas) {
   EXPECT_EQ(hint.answer.ifindex, 3U);
   EXPECT_EQ(std::get<Reopened>((*messages)[2]).id, 3ULL << 48 | 9);
   EXPECT_EQ(std::get<Reopened>((*messages)[2]).count.bytes[0], 99U);
+  EXPECT_TRUE(std::get<Reopened>((*messages)[2]).again);
   EXPECT_EQ(std::get<Ready>((*messages)[3]).ndpi_version, "4.2.0");
 }
 

@@ -487,11 +487,12 @@ void Core::on_answer(const Answer& answer) {
   const bool was_decided = flow.decided;
   const FlowState state_before = flow.state;
   update_flow(flow, key, answer, flows_);
-  constexpr std::uint16_t kPromised = L7M_FLOW_SERVICE | L7M_FLOW_HINT | L7M_FLOW_HEADERS;
+  constexpr std::uint16_t kPromised =
+      L7M_FLOW_SERVICE | L7M_FLOW_HINT | L7M_FLOW_HEADERS | L7M_FLOW_KEPT;
   if (fresh && (answer.flags & kPromised) != 0) note_promise(key, flow);
   if (was_decided && !last) flow.state = state_before;  // a stray sample of a decided flow
   // Those of the answer, but where the flow keeps a better one.
-  const bool keeps = flow.own_answer() && !answer.facts.own_answer();
+  const bool keeps = keeps_finding(flow, answer);
   const FlowFacts kept = keeps ? facts_of(key, flow) : FlowFacts();
   const FlowFacts& facts = keeps ? kept : answer.facts;
   const std::uint32_t action_before = flow.action;
@@ -527,14 +528,6 @@ void Core::on_answer(const Answer& answer) {
     emit("update", key, flow);
   }
   if (last && actions_.effective(flow.action).log) log_flow(key, flow);
-}
-
-void Core::on_reopened(const Reopened& reopened) {
-  Flow* flow = flows_.find(reopened.key);
-  if (flow == nullptr || flow->id != reopened.id) return;
-  flow->set_since(reopened.count);
-  flow->decided = false;  // the kernel has forgotten it: what is there now is another's
-  end_flow(reopened.key, "reopened");
 }
 
 void Core::on_worker_died(std::uint32_t worker, const std::optional<FlowKey>& culprit) {

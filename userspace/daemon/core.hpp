@@ -217,6 +217,8 @@ class Core {
   void end_flows(std::span<const Ended> ended);
   void remove_strays(std::span<const FlowLife> strays);
   void look_for(const FlowLife& life);
+  void look_again(const FlowKey& key, Flow& flow);
+  [[nodiscard]] std::uint16_t next_look(const Flow& flow) const;
   void emit(std::string_view type, const FlowKey& key, const Flow& flow,
             std::string_view reason = {});
   // `source` is `none` where the flow's answer and class tell it.

@@ -148,7 +148,7 @@ void Core::sweep() {
       missed.push_back({key, flow.id});
       return;
     }
-    flow.set_before(wide(candidate->count));
+    flow.set_since(wide(candidate->count));
     flow.set_times(*candidate);
     const std::uint64_t age = jiffies_.age_ms(candidate->last_seen, *now);
     flow.last_ms = ms > age ? ms - age : 0;
@@ -184,19 +184,6 @@ void Core::remove_strays(std::span<const FlowLife> strays) {
     log_error("{}", status.error().message());
 }
 
-// A flow that was not found where it should be. A walk misses entries that change meanwhile.
-void Core::look_for(const FlowLife& life) {
-  Flow* flow = flows_.find(life.key);
-  if (flow == nullptr || flow->id != life.id) return;
-  const auto place = dataplane_.find_life(life.key, life.id);
-  if (place == Dataplane::Place::none)
-    end_flow(life.key, flow->decided ? "lost" : "evicted");
-  else if (place == Dataplane::Place::candidate)
-    keep_waiting(life.key, *flow);
-  else
-    flow->decided = true;  // the next sweep counts it
-}
-
 // Packets since the sweep looked keep a flow: what was read of it goes with the step.
 void Core::end_flows(std::span<const Ended> ended) {
   std::vector<l7m_settlement> steps;
@@ -218,7 +205,7 @@ void Core::end_flows(std::span<const Ended> ended) {
       if (verdict)
         step.verdict = *verdict;
       else
-        step.candidate.count = narrow(flow->total);
+        step.candidate.count = narrow(flow->since());
     }
     if (const auto status = dataplane_.settle(steps); !status.ok()) {
       log_error("{}", status.error().message());

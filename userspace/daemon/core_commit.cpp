@@ -72,7 +72,8 @@ void Core::write_verdicts_of(const std::vector<FlowLife>& lives) {
     step.verdict.master = flow->found().master;
     step.verdict.state = static_cast<std::uint8_t>(flow->state);
     step.verdict.initiator = flow->initiator;
-    step.verdict.flags = flow->flags;
+    step.verdict.flags = flow->flags & static_cast<std::uint16_t>(~L7M_FLOW_CLOSING);
+    step.verdict.next_look = next_look(*flow);
     flow->decided = true;  // and not twice, if the key is there twice
     flows.push_back(flow);
   }
@@ -114,9 +115,10 @@ void Core::on_settled(const FlowKey& key, Flow& flow, const l7m_settlement& step
   flow.sweep = sweep_;
   if ((step.result & L7M_SETTLE_TOOK) != 0) {
     const l7m_candidate& candidate = step.candidate;
-    flow.set_before(wide(candidate.count));
+    flow.set_since(wide(candidate.count));
+    flow.keep_count();
     flow.set_times(candidate);
-    flow.flags |= candidate.flags;
+    flow.flags |= candidate.flags & static_cast<std::uint16_t>(~L7M_FLOW_AGAIN);
     teach_service(key, flow);
   }
   admission_.confirm(key, flow);

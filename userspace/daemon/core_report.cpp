@@ -27,7 +27,8 @@ double wall_seconds(std::uint64_t monotonic_ns) {
 }
 
 bool is_promised(const l7m_candidate& candidate) {
-  return (candidate.flags & (L7M_FLOW_SERVICE | L7M_FLOW_HINT | L7M_FLOW_HEADERS)) != 0 &&
+  return (candidate.flags &
+          (L7M_FLOW_SERVICE | L7M_FLOW_HINT | L7M_FLOW_HEADERS | L7M_FLOW_KEPT)) != 0 &&
          candidate.action >= L7M_STATES;
 }
 

@@ -180,7 +180,8 @@ std::uint32_t Core::service_action(const FlowKey& key, const Flow& flow) const {
 // --- promises and answers --------------------------------------------------------------------
 
 Source Core::promised_by(const Flow& flow) {
-  if ((flow.flags & L7M_FLOW_SERVICE) != 0) return Source::service;
+  // The last flow of the same ports was one of the service, too.
+  if ((flow.flags & (L7M_FLOW_SERVICE | L7M_FLOW_KEPT)) != 0) return Source::service;
   if ((flow.flags & L7M_FLOW_HINT) != 0) return Source::dns;
   if ((flow.flags & L7M_FLOW_HEADERS) != 0) return Source::headers;
   return Source::none;
@@ -190,9 +191,9 @@ Source Core::promised_by(const Flow& flow) {
 void Core::note_promise(const FlowKey& key, Flow& flow) {
   const auto candidate = dataplane_.candidate(key);
   if (!candidate || candidate->flow_id != flow.id) return;
-  constexpr std::uint16_t kKept =
-      L7M_FLOW_SERVICE | L7M_FLOW_HINT | L7M_FLOW_HEADERS | L7M_FLOW_PROBE;
-  flow.flags |= static_cast<std::uint16_t>(candidate->flags & kKept);
+  constexpr std::uint16_t kTold =
+      L7M_FLOW_SERVICE | L7M_FLOW_HINT | L7M_FLOW_HEADERS | L7M_FLOW_PROBE | L7M_FLOW_KEPT;
+  flow.flags |= static_cast<std::uint16_t>(candidate->flags & kTold);
   if (promised_by(flow) == Source::none) return;
   const std::uint32_t id = ActionTable::id_of_index(candidate->action);
   if (actions_.effective(id).classes.empty())

@@ -61,7 +61,7 @@ void Core::write_departures() {
     if (verdict)
       flow->set_since(step.verdict.count);
     else
-      flow->set_before(wide(step.candidate.count));
+      flow->set_since(wide(step.candidate.count));
     ++(verdict ? counters_.evicted_verdicts : counters_.evicted_candidates);
     end_flow(life.key, "evicted");
   }
@@ -130,7 +130,7 @@ void Core::hold_one_packet_flows() {
       look_for(life);  // most likely the candidate has made way
       continue;
     }
-    flow->set_before(wide(step.candidate.count));
+    flow->set_since(wide(step.candidate.count));
     flow->set_times(step.candidate);
     flow->flags |= step.candidate.flags;
     if (flow->packets() > 1) {

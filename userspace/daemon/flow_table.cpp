@@ -8,6 +8,9 @@
 #include <iterator>
 #include <limits>
 
+#include "dpi/engine.hpp"
+#include "dpi/own_risks.hpp"
+
 namespace l7mark {
 
 namespace {
@@ -45,15 +48,14 @@ const Finding& Flow::found() const {
   return finding != nullptr ? *finding : nothing;
 }
 
-void Flow::set_before(const l7m_counters& count) {
-  total = count;
+void Flow::keep_count() {
   const auto cut = [](std::uint64_t value) {
     return static_cast<std::uint32_t>(
         std::min<std::uint64_t>(value, std::numeric_limits<std::uint32_t>::max()));
   };
   for (int i = 0; i < 2; ++i) {
-    before[i] = cut(count.packets[i]);
-    before[2 + i] = cut(count.bytes[i]);
+    before[i] = cut(total.packets[i]);
+    before[2 + i] = cut(total.bytes[i]);
   }
 }
 
@@ -66,6 +68,15 @@ void Flow::set_times(const l7m_candidate& candidate) {
     rtt_server_us = candidate.rtt_server_us;
   if (candidate.rtt_client_us != 0 && candidate.rtt_client_us != L7M_RTT_VOID)
     rtt_client_us = candidate.rtt_client_us;
+}
+
+l7m_counters Flow::since() const {
+  l7m_counters out{};
+  for (int i = 0; i < 2; ++i) {
+    out.packets[i] = total.packets[i] - before[i];
+    out.bytes[i] = total.bytes[i] - before[2 + i];
+  }
+  return out;
 }
 
 void Flow::set_since(const l7m_counters& count) {
@@ -223,12 +234,17 @@ void FlowTable::share_finding(const Finding*& held, const Finding* other) {
 
 // --- answers -------------------------------------------------------------------------------------
 
+bool keeps_finding(const Flow& flow, const Answer& answer) {
+  if (answer.facts.own_answer() || flow.finding == nullptr) return false;
+  return flow.own_answer() || (answer.flags & L7M_FLOW_AGAIN) != 0;
+}
+
 void update_flow(Flow& flow, const FlowKey& key, const Answer& answer, FlowTable& table) {
   const FlowFacts& facts = answer.facts;
   if (flow.first_ns == 0) flow.first_ns = answer.first_ns;
   flow.last_ms = std::max(flow.last_ms, answer.last_ns / 1'000'000);
-  if (!flow.decided) flow.set_before(answer.count);
-  const bool keep = flow.own_answer() && !facts.own_answer();
+  if (!flow.decided) flow.set_since(answer.count);
+  const bool keep = keeps_finding(flow, answer);
   if (!keep) {
     Finding finding;
     finding.risks = facts.risks;
@@ -252,7 +268,8 @@ void update_flow(Flow& flow, const FlowKey& key, const Answer& answer, FlowTable
   std::copy(std::begin(facts.client_mac), std::end(facts.client_mac), flow.client_mac);
   flow.initiator = answer.initiator & 1;
   flow.client = facts.client == key.address(0) && facts.client_port == key.port(0) ? 0 : 1;
-  flow.state = keep && answer.state == FlowState::guessed ? FlowState::final : answer.state;
+  const bool own = keep && flow.own_answer();
+  flow.state = own && answer.state == FlowState::guessed ? FlowState::final : answer.state;
   flow.midstream = facts.midstream;
 }
 
@@ -266,6 +283,11 @@ FlowFacts facts_of(const FlowKey& key, const Flow& flow) {
   facts.protocol = key.raw.protocol;
   facts.midstream = flow.midstream;
   flow.found().tell(facts);
+  const std::uint64_t forged = std::uint64_t{1} << kForgedClosing.bit;
+  if ((flow.flags & L7M_FLOW_FORGED) != 0 && (facts.risks & forged) == 0) {
+    facts.risks |= forged;
+    facts.risk_score += Engine::score_of(kForgedClosing.severity);
+  }
   facts.ifindex = flow.ifindex;
   facts.vlan = flow.vlan;
   std::copy(std::begin(flow.client_mac), std::end(flow.client_mac), facts.client_mac);

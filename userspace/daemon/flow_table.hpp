@@ -30,7 +30,7 @@ struct Flow {
   std::uint64_t first_ns = 0;                     // CLOCK_MONOTONIC
   std::uint64_t last_ms = 0;                      // likewise, of the last packet known
   l7m_counters total{};                           // as last seen
-  std::uint32_t before[4] = {0, 0, 0, 0};         // of them, what set_before() was told
+  std::uint32_t before[4] = {0, 0, 0, 0};         // of them, what keep_count() had
   const Finding* finding = nullptr;               // of the table's; null for nothing yet
   std::unique_ptr<std::vector<EntryId>> entries;  // in the publisher's registry; null for none
   std::uint32_t sampled_bytes = 0;
@@ -62,11 +62,11 @@ struct Flow {
   [[nodiscard]] const Finding& found() const;
   [[nodiscard]] std::uint64_t packets() const { return total.packets[0] + total.packets[1]; }
   [[nodiscard]] std::uint64_t bytes() const { return total.bytes[0] + total.bytes[1]; }
-  // Counted before the verdict. A decided flow adds no more than 32 bits of each figure to what its
-  // verdict counts.
-  void set_before(const l7m_counters& count);
-  // Counted by the verdict since.
+  // Counted by the flow's entry in the kernel, a candidate or a verdict, since keep_count().
   void set_since(const l7m_counters& count);
+  [[nodiscard]] l7m_counters since() const;
+  // The flow's next entry counts from zero. No more than 32 bits of each figure are kept.
+  void keep_count();
   // Takes over the handshake's times, as far as the candidate has them.
   void set_times(const l7m_candidate& candidate);
 };
@@ -171,6 +171,10 @@ class FlowTable {
 // Takes over what the answer says; counters only where the flow has none of its own. What is no
 // answer of the flow's own leaves one that the flow has.
 void update_flow(Flow& flow, const FlowKey& key, const Answer& answer, FlowTable& table);
+
+// What was found before stays, because it is the flow's own answer and this is none, or because a
+// second look has found no more.
+[[nodiscard]] bool keeps_finding(const Flow& flow, const Answer& answer);
 
 // For matching and for showing.
 [[nodiscard]] FlowFacts facts_of(const FlowKey& key, const Flow& flow);

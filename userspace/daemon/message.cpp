@@ -207,6 +207,7 @@ void MessageWriter::add(const Reopened& reopened) {
   put(bytes_, reopened.key.raw);
   put(bytes_, reopened.id);
   put(bytes_, reopened.count);
+  put(bytes_, static_cast<std::uint8_t>(reopened.again));
 }
 
 void MessageWriter::add(const Ready& ready) {
@@ -245,6 +246,7 @@ bool MessageReader::read_one(Message& out) {
       reopened.key.raw = in.get<l7m_key>();
       reopened.id = in.get<std::uint64_t>();
       reopened.count = in.get<l7m_counters>();
+      reopened.again = in.get<std::uint8_t>() != 0;
       break;
     }
     case Tag::ready:

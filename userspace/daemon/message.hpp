@@ -24,8 +24,9 @@ struct DnsHint {
 // A closed flow's five-tuple was begun anew: the kernel has dropped its verdict.
 struct Reopened {
   FlowKey key;
-  std::uint64_t id = 0;  // of the life that is over
+  std::uint64_t id = 0;  // of the life whose verdict is gone
   l7m_counters count{};  // what its verdict had counted
+  bool again = false;    // it is not over: it is a candidate again
 };
 
 // The worker has its engine and its ring, and has dropped its privileges.

@@ -155,6 +155,7 @@ class Worker final : public ClassifierSink {
         reopened.key.raw = sample->key;
         reopened.id = sample->flow_id;
         reopened.count = sample->count;
+        reopened.again = (sample->candidate_flags & L7M_FLOW_AGAIN) != 0;
         classifier_.abandon(reopened.key, reopened.id);
         writer_.add(reopened);
         flush_if_full();

@@ -337,9 +337,9 @@ void Classifier::inspect(Flow& flow, const l7m_sample& sample, std::span<const s
   std::span<const std::uint8_t> packet = data.subspan(sample.l3_offset);
   packet = packet.first(std::min(packet.size(), length));
 
-  // A first packet that is not under way is a SYN, or the answer to one.
+  // A first packet that is not under way is a SYN, or the answer to one; not so in a second look.
   if ((sample.flags & L7M_SAMPLE_FIRST) != 0 && flow.key.raw.protocol == IPPROTO_TCP &&
-      (sample.candidate_flags & L7M_FLOW_MIDSTREAM) == 0) {
+      (sample.candidate_flags & (L7M_FLOW_MIDSTREAM | L7M_FLOW_AGAIN)) == 0) {
     flow.begin[sample.direction] = sample.sequence;
     flow.begin_known |= static_cast<std::uint8_t>(1U << sample.direction);
   }
@@ -460,7 +460,7 @@ void Classifier::feed_bare_ack(Flow& flow, const l7m_sample& sample,
   if (flow.key.raw.protocol != IPPROTO_TCP) return;
   const auto bit = static_cast<std::uint8_t>(1U << sample.direction);
   const bool syn_ack = sample.direction != flow.initiator &&
-                       (flow.flags & (L7M_FLOW_MIDSTREAM | L7M_FLOW_ANSWER)) == 0;
+                       (flow.flags & (L7M_FLOW_MIDSTREAM | L7M_FLOW_ANSWER | L7M_FLOW_AGAIN)) == 0;
   const unsigned known = 1U + ((flow.bare & bit) != 0 ? 1U : 0U) + (syn_ack ? 1U : 0U);
   if (flow.count.packets[sample.direction] <= known) return;
   std::array<std::uint8_t, kBareAckRoom> ack{};
@@ -495,8 +495,10 @@ void Classifier::add_findings(const Flow& flow, FlowFacts& facts) const {
     facts.confidence = Confidence::detector;
   else if (engine_.is_told_by_port(flow.detection))
     facts.confidence = Confidence::port;
+  if ((flow.flags & L7M_FLOW_FORGED) != 0) engine_.add_risk(facts, kForgedClosing.bit);
   const bool named = flow.detection.known() && !flow.guessed;
-  if (flow.detectors.fully_encrypted && !named && !facts.midstream)
+  const bool from_first = !facts.midstream && (flow.flags & L7M_FLOW_AGAIN) == 0;
+  if (flow.detectors.fully_encrypted && !named && from_first)
     engine_.add_risk(facts, Engine::fully_encrypted_risk());
 }
 

@@ -83,20 +83,6 @@ bool is_guess_by_header(ndpi_confidence_t value) {
 
 static_assert(NDPI_MAX_RISK <= kFirstOwnRisk, "nDPI's risks have grown into those of l7mark");
 
-std::uint32_t score_of(RiskSeverity severity) {
-  switch (severity) {
-    case RiskSeverity::low:
-      return NDPI_SCORE_RISK_LOW;
-    case RiskSeverity::medium:
-      return NDPI_SCORE_RISK_MEDIUM;
-    case RiskSeverity::high:
-      return NDPI_SCORE_RISK_HIGH;
-    case RiskSeverity::severe:
-      return NDPI_SCORE_RISK_SEVERE;
-  }
-  return 0;
-}
-
 // The risk of flows with packets of one direction only, which later versions have. It is found by
 // its name: a number is not the same in all of them.
 std::uint64_t find_one_way_risk() {
@@ -291,6 +277,20 @@ std::string Engine::category_name(std::uint16_t category) const {
 
 unsigned Engine::fully_encrypted_risk() {
   return ndpi::fully_encrypted_risk<ndpi_risk_enum>(kFullyEncrypted.bit);
+}
+
+std::uint32_t Engine::score_of(RiskSeverity severity) {
+  switch (severity) {
+    case RiskSeverity::low:
+      return NDPI_SCORE_RISK_LOW;
+    case RiskSeverity::medium:
+      return NDPI_SCORE_RISK_MEDIUM;
+    case RiskSeverity::high:
+      return NDPI_SCORE_RISK_HIGH;
+    case RiskSeverity::severe:
+      return NDPI_SCORE_RISK_SEVERE;
+  }
+  return 0;
 }
 
 void Engine::add_risk(FlowFacts& facts, unsigned risk) const {

@@ -127,6 +127,7 @@ class Engine {
   // Sets a risk that is not nDPI's finding (own_risks.hpp) and adds the score that nDPI gives to a
   // risk of its severity. Once: the same risk again changes nothing.
   void add_risk(FlowFacts& facts, unsigned risk) const;
+  [[nodiscard]] static std::uint32_t score_of(RiskSeverity severity);
   // The number to set for a fully encrypted flow: nDPI's where this one has the risk, else our own.
   [[nodiscard]] static unsigned fully_encrypted_risk();
 

@@ -16,6 +16,10 @@ struct OwnRisk {
   RiskSeverity severity;
 };
 
+// A SYN, FIN or RST came in the name of an endpoint, but not from where it is: another interface,
+// or another number of hops left (L7M_FLOW_FORGED). It was not believed.
+inline constexpr OwnRisk kForgedClosing{61, "Forged connection control", RiskSeverity::medium};
+
 // Segments of a handshake overlap and have different bytes: receivers differ in which they take
 // (RFC 9293, 3.10.7.4, leaves it open), so that a sender can show an inspector another handshake.
 inline constexpr OwnRisk kConflictingSegments{62, "Conflicting TCP segments", RiskSeverity::high};
@@ -25,8 +29,8 @@ inline constexpr OwnRisk kConflictingSegments{62, "Conflicting TCP segments", Ri
 // this risk under a number of their own: Engine::fully_encrypted_risk() tells which one to set.
 inline constexpr OwnRisk kFullyEncrypted{63, "Fully encrypted flow", RiskSeverity::medium};
 
-inline constexpr std::array kOwnRisks{kConflictingSegments, kFullyEncrypted};
-inline constexpr unsigned kFirstOwnRisk = 62;
+inline constexpr std::array kOwnRisks{kForgedClosing, kConflictingSegments, kFullyEncrypted};
+inline constexpr unsigned kFirstOwnRisk = 61;
 
 // Null where the bit is nDPI's.
 [[nodiscard]] constexpr const OwnRisk* own_risk(unsigned bit) {

@@ -58,6 +58,9 @@ struct SamplingConfig {
   // the second segments of some 2,000 hellos of today's browsers.
   std::uint32_t handshake_budget = 1U << 20;
   std::uint32_t idle_timeout = 3;  // seconds without a packet after which a flow is given up
+  // A flow without an answer of its own is sampled again at its packets 16, 32, 64, … up to this
+  // one, and after a pause in its first ones; 0: never.
+  std::uint32_t look_again = 1024;
   std::vector<SamplingOverride> overrides;
 
   // How many packets a flow may have whole that is sampled anew, from what its candidate has: that

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// A flow's way between the kernel's tables after its first verdict: the second look, another life
+// of its five-tuple, and entries that are gone.
+#include <algorithm>
+#include <bit>
+
+#include "daemon/core.hpp"
+
+namespace l7mark {
+
+namespace {
+
+// From here on a flow is looked at whenever its packets have doubled, and no more after a pause.
+constexpr std::uint64_t kFirstLook = 16;
+
+}  // namespace
+
+// The number of the packet since the verdict at which a flow is looked at again; 0 for never. Its
+// own answer is the last word. If it paused before all packets that are wanted of it had come, it
+// is read on at once: a handshake may take its time. Each such look takes a packet, so there are
+// few of them.
+std::uint16_t Core::next_look(const Flow& flow) const {
+  const std::uint64_t last = policy_->sampling.look_again;
+  if (last == 0 || flow.own_answer()) return 0;
+  const std::uint64_t sent = std::max(flow.total.packets[0], flow.total.packets[1]);
+  if (sent < kFirstLook && flow.sampled_packets < policy_->sampling.packets) return 1;
+  const std::uint64_t number = std::max(kFirstLook, std::bit_ceil(sent + 1));
+  return number <= last ? static_cast<std::uint16_t>(number - sent) : 0;
+}
+
+void Core::on_reopened(const Reopened& reopened) {
+  Flow* flow = flows_.find(reopened.key);
+  if (flow == nullptr || flow->id != reopened.id) return;
+  flow->set_since(reopened.count);
+  if (reopened.again) {
+    look_again(reopened.key, *flow);
+    return;
+  }
+  flow->decided = false;  // the kernel has forgotten it: what is there now is another's
+  end_flow(reopened.key, "reopened");
+}
+
+// It keeps its class and its places in sets until it is answered anew.
+void Core::look_again(const FlowKey& key, Flow& flow) {
+  flow.keep_count();
+  keep_waiting(key, flow);
+}
+
+// A flow that was not found where it should be. A walk misses entries that change meanwhile.
+void Core::look_for(const FlowLife& life) {
+  Flow* flow = flows_.find(life.key);
+  if (flow == nullptr || flow->id != life.id) return;
+  const auto place = dataplane_.find_life(life.key, life.id);
+  if (place == Dataplane::Place::none)
+    end_flow(life.key, flow->decided ? "lost" : "evicted");
+  else if (place == Dataplane::Place::verdict)
+    flow->decided = true;  // the next sweep counts it
+  else if (flow->decided)
+    look_again(life.key, *flow);
+  else
+    keep_waiting(life.key, *flow);
+}
+
+}  // namespace l7mark
