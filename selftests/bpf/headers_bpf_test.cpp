@@ -257,6 +257,19 @@ TEST_F(Headers, AFlowThatIsKnownFollowsAReload) {
   EXPECT_EQ(mark(ends), 0x30U);
 }
 
+// The connection whose SYN was dropped tries again, and nobody has told of it.
+TEST_F(Headers, AFlowThatIsNotKnownFollowsAReload) {
+  start(kNoMail);
+  const Endpoints ends = to_port(25);
+  EXPECT_TRUE(drops(ends));
+  const auto policy =
+      policy_of(R"({ "name": "post", "match": { "server_ports": [25, 26] }, "drop": true })");
+  ASSERT_TRUE(core_->reload(policy, RecordNames{test_catalog()}).ok());
+  EXPECT_TRUE(drops(ends));
+  ASSERT_TRUE(core_->reload(policy_of(""), RecordNames{test_catalog()}).ok());
+  EXPECT_FALSE(drops(ends));
+}
+
 TEST_F(Headers, UserspaceIsToldAtOnceWhereItHasSomethingToDo) {
   start(R"({ "name": "mail", "match": { "server_ports": [25] }, "log": true })");
   const Endpoints ends = to_port(25);

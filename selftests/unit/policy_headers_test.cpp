@@ -357,6 +357,33 @@ TEST(HeaderRules, TablesSayTheSameAsTheRules) {
   }
 }
 
+// Conditions of classes that come to no rule take room, too.
+TEST(HeaderRules, ThousandsOfConditionsAreLeftOutInNoTime) {
+  Policy policy;
+  for (std::uint16_t c = 0; c < kMaxClasses; ++c) {
+    PolicyClass one;
+    one.name = "c" + std::to_string(c);
+    for (std::uint16_t i = 0; i < 300; ++i) {
+      Match match;
+      match.server_ports = {{static_cast<std::uint16_t>(c * 30 + i), 65535}};
+      match.applications = {kZoom};
+      match.states = 1U << L7M_STATE_FINAL;
+      match.clients = {*Prefix::parse("10.0.0.0/8")};
+      match.transports = {static_cast<std::uint8_t>(i)};
+      one.match.any.push_back(match);
+    }
+    policy.classes.push_back(one);
+  }
+  policy.classes.front().match = {};
+  policy.classes.front().match.server_ports = {{25, 25}};
+  const auto begin = std::chrono::steady_clock::now();
+  const HeaderRules rules = rules_of(policy);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 60s);
+  EXPECT_THAT(rules.left_out().back().second, HasSubstr("no room"));
+  EXPECT_EQ(first_class(policy, kMail), "c0");
+  EXPECT_EQ(first_class(policy, kWeb), "-");
+}
+
 TEST(HeaderRules, ThousandsOfPrefixesAreCompiledInNoTime) {
   Policy policy;
   for (int c = 0; c < 4; ++c) {

@@ -246,8 +246,8 @@ void Core::clear_promises() {
   for (Service& service : service_list_) service.written_action = 0;
 }
 
-// Gives every flow and every service its class anew, and candidates that were marked at once their
-// neutral state.
+// Gives every flow and every service its class anew, and candidates that were marked at once the
+// class that their headers have now, or their neutral state.
 void Core::rematch() {
   rematch_services();
   std::vector<FlowKey> keys;
@@ -279,11 +279,14 @@ void Core::rematch() {
         edit.key = key.raw;
         edit.flow_id = c.flow_id;
         edit.what = L7M_EDIT_ACTION | L7M_EDIT_STATE;
-        edit.action = ActionTable::index(0, FlowState::undecided);
-        edit.state = L7M_STATE_UNDECIDED;
+        const std::uint32_t action = headers_action(key, c);
+        const FlowState state = action != 0 ? FlowState::provisional : FlowState::undecided;
+        edit.action = ActionTable::index(action, state);
+        edit.state = static_cast<std::uint8_t>(state);
         edits_.push_back(edit);
       });
   if (!status.ok()) log_error("{}", status.error().message());
+  write_actions();
   write_edits();
   write_services();
   write_conntrack();

@@ -193,6 +193,7 @@ class Core {
   void clear_promises();
   void write_headers();
   [[nodiscard]] std::uint32_t headers_action(const FlowFacts& facts);
+  [[nodiscard]] std::uint32_t headers_action(const FlowKey& key, const l7m_candidate& candidate);
   void note_block(const FlowKey& key, Flow& flow);
   [[nodiscard]] Result<l7m_clock> recent_clock();
   void queue_edit(const FlowKey& key, const Flow& flow, std::uint8_t what,

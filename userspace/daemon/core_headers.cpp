@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "daemon/core.hpp"
+#include "dpi/client.hpp"
 #include "util/clock.hpp"
 #include "util/log.hpp"
 
@@ -74,6 +75,19 @@ std::uint32_t Core::headers_action(const FlowFacts& facts) {
   const auto id = actions_.intern(found->classes);
   if (!id || (!found->certain && actions_.effective(*id).drop)) return 0;
   return *id;
+}
+
+// The same for a flow that is known to the kernel only, which does not keep its interface: where
+// that counts, there is no class.
+std::uint32_t Core::headers_action(const FlowKey& key, const l7m_candidate& candidate) {
+  if (!headers_ || headers_->uses_interfaces()) return 0;
+  const int client = client_of(key, candidate.initiator & 1, candidate.flags, policy_->inside) & 1;
+  FlowFacts facts;
+  facts.client = key.address(client);
+  facts.server = key.address(client ^ 1);
+  facts.server_port = key.port(client ^ 1);
+  facts.protocol = key.raw.protocol;
+  return headers_action(facts);
 }
 
 }  // namespace l7mark

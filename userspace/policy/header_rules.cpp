@@ -16,6 +16,10 @@ constexpr std::size_t kMaxRules = L7M_HEADER_RULES;
 // Beyond so many products, or branches by "continue", a class is left to detection.
 constexpr std::size_t kMaxProducts = 256;
 constexpr std::size_t kMaxBranches = 16;
+// Beyond so many conditions, or different ones, the classes behind are left out: each is compared
+// with those before it.
+constexpr std::size_t kMaxConditions = 8192;
+constexpr std::size_t kMaxDifferent = 1024;
 constexpr unsigned kMappedBits = 96;  // of ::ffff:0:0/96, where IPv4 lives
 
 using Product = std::vector<std::uint16_t>;  // literals, ascending; empty: always true
@@ -53,12 +57,12 @@ void simplify(Formula& formula) {
   if (products.size() > kMaxProducts) formula = Formula{{}, true};
 }
 
-Formula either(const Formula& a, const Formula& b) {
-  if (a.too_long || b.too_long) return Formula{{}, true};
-  Formula out = a;
-  out.products.insert(out.products.end(), b.products.begin(), b.products.end());
-  simplify(out);
-  return out;
+void append(Formula& formula, const Formula& more) {
+  formula.too_long = formula.too_long || more.too_long ||
+                     formula.products.size() + more.products.size() > 16 * kMaxProducts;
+  if (formula.too_long) formula.products.clear();
+  if (!formula.too_long)
+    formula.products.insert(formula.products.end(), more.products.begin(), more.products.end());
 }
 
 Formula both(const Formula& a, const Formula& b) {
@@ -111,9 +115,18 @@ struct Bounds {
     settle();
   }
   void widen(const Bounds& other) {
-    surely = either(surely, other.surely);
-    maybe = either(maybe, other.maybe);
+    add(other);
+    shorten();
+  }
+  // The same, for many: shorten() in the end.
+  void add(const Bounds& other) {
+    append(surely, other.surely);
+    append(maybe, other.maybe);
     too_long = too_long || other.too_long;
+  }
+  void shorten() {
+    simplify(surely);
+    simplify(maybe);
     settle();
   }
   void exclude(const Bounds& other) {
@@ -203,6 +216,7 @@ class HeaderRules::Compiler {
     Bounds exempt = any_of(policy_.exemptions);
     emit(exempt.surely, true, {});
     emit(exempt.maybe, false, {});
+    if (full_ && !policy_.classes.empty()) leave_out(0);
     for (std::size_t i = 0; i < policy_.classes.size() && !full_; ++i)
       if (i >= in_schedule.size() || in_schedule[i]) add_class(static_cast<std::uint16_t>(i));
     // Flows for which "continue" was the last word.
@@ -246,8 +260,9 @@ class HeaderRules::Compiler {
   }
 
   void leave_out(std::uint16_t index) {
-    out_.left_out_.emplace_back(index, "it and those behind it have no room among the " +
-                                           std::to_string(kMaxRules) + " rules");
+    out_.left_out_.emplace_back(index, "there is no room for it and those behind it among the " +
+                                           std::to_string(kMaxRules) +
+                                           " rules and their conditions");
   }
 
   // The products that are not among the others, which have rules already.
@@ -296,7 +311,8 @@ class HeaderRules::Compiler {
 
   Bounds any_of(const std::vector<Match>& matches) {
     Bounds out{kNever, kNever};
-    for (const Match& match : matches) out.widen(bounds_of(match));
+    for (const Match& match : matches) out.add(bounds_of(match));
+    out.shorten();
     return out;
   }
 
@@ -305,10 +321,11 @@ class HeaderRules::Compiler {
     for (const std::uint16_t id : applications) {
       if (id == kAbsentApplication) continue;
       if (id < kFirstOwnApplication)
-        out.widen({kNever, kAlways});
+        out.add({kNever, kAlways});
       else
-        out.widen(bounds_of(policy_.applications[id - kFirstOwnApplication]));
+        out.add(bounds_of(policy_.applications[id - kFirstOwnApplication]));
     }
+    out.shorten();
     return out;
   }
 
@@ -331,16 +348,22 @@ class HeaderRules::Compiler {
     if (condition.prefixes.empty() && condition.ports.empty() && condition.transports.empty() &&
         condition.ip_version == 0 && condition.interfaces.empty())
       return;
-    const Formula formula{{{literal(std::move(condition))}}, false};
+    const auto number = literal(std::move(condition));
+    const Formula formula = number ? Formula{{{*number}}, false} : Formula{{}, true};
     bounds.narrow({formula, formula});
   }
 
-  std::uint16_t literal(Condition&& condition) {
+  // Nothing: there is no room for the condition.
+  std::optional<std::uint16_t> literal(Condition&& condition) {
     auto& known = out_.conditions_;
     const auto found = std::find_if(known.begin(), known.end(), [&](const Condition& other) {
       return other.same_as(condition);
     });
     const auto index = static_cast<std::uint16_t>(found - known.begin());
+    if (index == kMaxDifferent || ++conditions_ > kMaxConditions) {
+      full_ = true;
+      return std::nullopt;
+    }
     if (found == known.end()) {
       condition.prefix_set = PrefixSet(condition.prefixes);
       known.push_back(std::move(condition));
@@ -367,6 +390,7 @@ class HeaderRules::Compiler {
   const Policy& policy_;
   HeaderRules& out_;
   std::vector<Branch> branches_{{{}, kAlways}};
+  std::size_t conditions_ = 0;  // read so far
   bool full_ = false;
 };
 
