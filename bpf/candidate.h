@@ -25,12 +25,8 @@ static __always_inline __u64 l7m_new_life(void)
 	return (__u64)bpf_get_smp_processor_id() << L7M_LIFE_CPU_SHIFT | ++*count;
 }
 
-/*
- * Begins the flow of the scratch entry by its first packet, which is not counted yet. Returns its
- * place, or that which another CPU gave it just now.
- */
-static __noinline struct l7m_candidate_place *
-l7m_new_flow(struct l7m_met *met, const struct l7m_settings *s, const struct l7m_spot *spot)
+/* Fills met->candidate for a flow that begins with the packet, which is not counted yet. */
+static __noinline int l7m_new_flow(struct l7m_met *met, const struct l7m_settings *s)
 {
 	const struct l7m_packet *p = &met->packet;
 	struct l7m_candidate *fresh = &met->candidate;
@@ -41,12 +37,14 @@ l7m_new_flow(struct l7m_met *met, const struct l7m_settings *s, const struct l7m
 	fresh->flow_id = l7m_new_life();
 	fresh->last_seen = (__u32)bpf_jiffies64();
 	fresh->ring = l7m_choose_ring(p, s);
+	if (s->outside_budget && !l7m_is_inside(met->out.key.addr[met->sender & 1]))
+		fresh->flags |= L7M_FLOW_OUTSIDE;
 	number = met->kept ? L7M_PROMISED(met->kept, L7M_FLOW_KEPT) : l7m_first_promise(met, s);
 	number = l7m_forget_by(met, number);
 	fresh->action = (__u32)number;
 	fresh->state = (__u8)(number >> 32);
 	fresh->flags |= (__u16)(number >> 40);
-	return l7m_put_candidate(spot->set, spot->tag, met);
+	return 0;
 }
 
 static __always_inline void l7m_count_candidate(struct l7m_candidate *c, const struct l7m_met *met)
@@ -118,9 +116,11 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 			l7m_count_verdict(v, met);
 			return v->action;
 		}
-		place = l7m_new_flow(met, s, &spot);
+		l7m_new_flow(met, s);
+		l7m_pay(s->whole_snaplen);
+		place = l7m_put_candidate(spot.set, spot.tag, met);
 		if (!place)
-			return 0;
+			return met->candidate.action;
 	}
 	c = &place->value;
 	c->last_seen = now;
@@ -162,6 +162,10 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 		/* Two CPUs may both pass here for one flow: a packet more is copied, no harm. */
 		if (!c->first_sent)
 			what->flags |= L7M_SAMPLE_FIRST;
+		if (met->payment == L7M_NOT_ASKED)
+			l7m_pay(what->wanted);
+		if (met->payment > L7M_PAID)
+			return c->action;
 		what->sampled = l7m_sampled_with(c, p, &met->wanted);
 		if (what->sampled >= c->packets)
 			what->flags |= L7M_SAMPLE_LAST;

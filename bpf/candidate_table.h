@@ -127,7 +127,8 @@ static __always_inline __u32 l7m_choose_victim(const struct l7m_candidate_set *s
 
 /*
  * Gives the flow of the scratch entry a place: a free one, else that of a left-over or of the flow
- * that l7m_choose_victim() finds.
+ * that l7m_choose_victim() finds. For a flow above a budget none makes way, unless
+ * its class is known nowhere else any more: returns 0 then.
  * The caller has looked without the lock. If another CPU was faster the flow has a place already,
  * with an id and an action that a record may have told: that one is returned as it is.
  */
@@ -183,6 +184,11 @@ static __noinline struct l7m_candidate_place *l7m_put_candidate(struct l7m_candi
 		how += set->two_way[at] & 1;
 		if ((__s32)(value->last_seen - place->value.last_seen) > L7M_CANDIDATE_LIFE)
 			how = L7M_PUT_FREE;
+	}
+	if (how >= L7M_PUT_EVICTS && met->payment > L7M_PAID && !met->kept) {
+		bpf_spin_unlock(&set->lock);
+		l7m_count(L7M_COUNT_CANDIDATE_REFUSED, 1);
+		return 0;
 	}
 	/* No packet finds a place that is half written. */
 	*(volatile __u32 *)&set->tag[at] = 0;

@@ -90,7 +90,16 @@ struct {
 	__type(value, struct l7m_fragment);
 } fragments SEC(".maps");
 
-/* Bytes of handshakes by source, this second. Programs write; the oldest goes when full. */
+/* Bytes copied by source, this second; a place is shared when there are more. Programs write. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE); /* for its alignment: nobody maps it */
+	__uint(max_entries, L7M_BUDGET_SETS + 1);
+	__type(key, __u32);
+	__type(value, struct l7m_budget_set);
+} budgets SEC(".maps");
+
+/* Sources above their budget, by name. Programs write; the oldest goes when full. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, L7M_SOURCES);
@@ -98,7 +107,7 @@ struct {
 	__type(value, struct l7m_source);
 } sources SEC(".maps");
 
-/* The clients' side. Userspace writes, programs read where there is more than one ring. */
+/* The clients' side. Userspace writes, programs read when a flow begins. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

@@ -97,6 +97,14 @@ struct l7m_export {
 	__u32 rest;    /* where what l7m_export_rest() is to copy ends; 0: nothing */
 };
 
+/* May the packet be copied? budget.h tells. */
+enum l7m_payment {
+	L7M_NOT_ASKED = 0,
+	L7M_PAID,
+	L7M_UNPAID_SOURCE,
+	L7M_UNPAID_OUTSIDE,
+};
+
 struct l7m_met {
 	struct l7m_packet packet;
 	__u64 cell;	/* of l7m_forget_by() */
@@ -109,6 +117,7 @@ struct l7m_met {
 	__u32 hook;		  /* L7M_HOOK_* */
 	__u32 sender;		  /* endpoint 0 or 1 */
 	__u32 kept;		  /* action of the five-tuple's last life, 0 for none */
+	__u32 payment;		  /* enum l7m_payment */
 	struct l7m_head head;	  /* of the payload, once it was asked for */
 	struct l7m_wanted wanted; /* what is copied of it... */
 	struct l7m_export out;	  /* ...and how it is told */

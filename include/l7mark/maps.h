@@ -39,8 +39,8 @@
 #define L7M_MAX_FLIGHT 16384
 #define L7M_MAX_PARTS  5
 
-/* Sources whose handshakes are counted against a budget at a time. */
-#define L7M_SOURCES 16384
+/* Sources above their budget that are named at a time. */
+#define L7M_SOURCES 4096
 
 /*
  * A five-tuple in canonical form: both directions of a flow have one key. Endpoint 0 is the one
@@ -101,6 +101,7 @@ L7M_ASSERT_SIZE(struct l7m_counters, 32);
 #define L7M_FLOW_KEPT	   0x0800 /* provisional by the class of the five-tuple's last life */
 #define L7M_FLOW_SYN0	   0x1000 /* endpoint 0 sent a SYN on this verdict: the other may answer */
 #define L7M_FLOW_SYN1	   0x2000 /* endpoint 1 did */
+#define L7M_FLOW_OUTSIDE   0x4000 /* who sent the first packet is not in `inside` */
 
 /*
  * Map `lives`, per CPU: how many flows this CPU has begun. With the CPU's number it makes an id
@@ -355,8 +356,9 @@ L7M_ASSERT_SIZE(struct l7m_header_rules, 1120);
 struct l7m_secrets {
 	__u64 candidate[11]; /* for each word of struct l7m_key, and one more */
 	__u64 ring[5];	     /* for each word of an address, and one more */
+	__u64 source[5];     /* the same */
 };
-L7M_ASSERT_SIZE(struct l7m_secrets, 128);
+L7M_ASSERT_SIZE(struct l7m_secrets, 168);
 
 /* Map `settings`, one entry: what may change while programs run. Read off the hot path only. */
 struct l7m_settings {
@@ -371,23 +373,61 @@ struct l7m_settings {
 	__u32 flight; /* bytes of a side's first flight, at most L7M_MAX_FLIGHT; 0: as other packets
 		       */
 	__u32 flight_budget; /* bytes a second of one source's flights beyond what `whole` copies */
+	__u32 source_budget; /* bytes a second of the flows that one source begins; 0: no limit */
+	__u32 outside_budget; /* and of those that all sources outside begin; 0: no limit */
+	__u32 hz;	      /* jiffies a second */
 	__u32 recheck; /* jiffies between two flows that pass a service's drop; 0: none does */
-	__u32 reserved;
 	struct l7m_secrets secrets; /* userspace writes them once */
 };
-L7M_ASSERT_SIZE(struct l7m_settings, 176);
+L7M_ASSERT_SIZE(struct l7m_settings, 224);
 
-/* Map `sources`: what one source's first flights have cost of late. */
+/* What a source has spent in one second. */
+enum l7m_budget_kind {
+	L7M_BUDGET_SAMPLES =
+		0,	    /* everything that was copied of its flows, and the records around it */
+	L7M_BUDGET_FLIGHTS, /* of that the first flights beyond what is copied of any flow */
+	L7M_BUDGET_KINDS,
+};
+
+struct l7m_budget {
+	__u32 tag;    /* the hash of the source that was here last */
+	__u32 second; /* jiffies / hz, low 32 bits */
+	__u32 spent[L7M_BUDGET_KINDS];
+};
+L7M_ASSERT_SIZE(struct l7m_budget, 16);
+
+/*
+ * An entry of map `budgets`, an array: a source has its set by the keyed hash of its address, and
+ * any place in it. If none has its tag it takes the one of which the least was spent, and what was
+ * spent there it has spent itself (Metwally et al., "Efficient Computation of Frequent and Top-k
+ * Elements", 2005). So nobody ever has more than its budget, whatever sources somebody forges, and
+ * a source has less only if it shares its set with four others that spend much. A hash table would
+ * cost a look-up and an insertion for most new flows. The set behind the last is that of all flows
+ * begun from outside.
+ */
+#define L7M_BUDGET_SETS 16384
+#define L7M_BUDGET_WAYS 4
+struct l7m_budget_set {
+	struct l7m_budget place[L7M_BUDGET_WAYS];
+};
+L7M_ASSERT_SIZE(struct l7m_budget_set, 64);
+
+/* Map `sources`: those that were above their budget of late. All bits 0: the flows from outside. */
 struct l7m_source_key {
 	__be32 addr[4]; /* IPv6: the upper 64 bits, because a host has a whole /64 to send from */
 };
 L7M_ASSERT_SIZE(struct l7m_source_key, 16);
 
 struct l7m_source {
-	__u32 second; /* CLOCK_MONOTONIC in units of 2^30 ns, 1.07 s */
-	__u32 bytes;  /* copied in it */
+	__u32 since; /* second of the first packet that was refused... */
+	__u32 last;  /* ...and of the last */
+	__u64 packets;
+	__u64 bytes; /* that would have been copied of them */
 };
-L7M_ASSERT_SIZE(struct l7m_source, 8);
+L7M_ASSERT_SIZE(struct l7m_source, 24);
+
+/* A source that was refused nothing for so many seconds begins a new line. */
+#define L7M_SOURCE_FORGOTTEN 60
 
 /* Bits of l7m_config.flags. */
 #define L7M_CFG_XDP_LOAD_BYTES 0x01 /* bpf_xdp_load_bytes() is there: 5.18 */
@@ -428,6 +468,12 @@ L7M_ASSERT_SIZE(struct l7m_meta, 8);
 	X(COPY_FAILED, "copy_failed", "samples not taken: the packet's bytes could not be read")   \
 	X(FLIGHT_REFUSED, "flights_refused",                                                       \
 	  "handshake packets copied in part: the source's budget was used up")                     \
+	X(SOURCE_REFUSED, "sources_refused",                                                       \
+	  "samples not taken: the budget of who began the flow was used up")                       \
+	X(OUTSIDE_REFUSED, "outside_refused",                                                      \
+	  "samples not taken: the budget of flows begun from outside was used up")                 \
+	X(CANDIDATE_REFUSED, "candidates_refused",                                                 \
+	  "packets of flows above a budget that found no free place among the candidates")         \
 	X(CANDIDATE_EVICTED_ONE_WAY, "candidates_evicted_one_way",                                 \
 	  "candidates that made way for newer flows: packets of one endpoint only")                \
 	X(CANDIDATE_EVICTED_TWO_WAY, "candidates_evicted_two_way",                                 \

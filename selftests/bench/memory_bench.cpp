@@ -156,10 +156,12 @@ class MemoryBench {
   Status run(Table& table) {
     auto clock = ReadyClock::listen(lab_.folder + "/ready");
     if (!clock) return clock.error();
-    auto daemon =
-        start_daemon(lab_, fmt::format(R"({{"version": 1, "limits": {{"flows": {}}},)"
-                                       R"("classes": [{{"name": "all", "mark": "0x1/0xff"}}]}})",
-                                       flows_));
+    auto daemon = start_daemon(
+        lab_,
+        fmt::format(R"({{"version": 1, "limits": {{"flows": {}}},)"
+                    R"("sampling": {{"source_budget": 1073741824, "outside_budget": 1073741824}},)"
+                    R"("classes": [{{"name": "all", "mark": "0x1/0xff"}}]}})",
+                    flows_));
     if (!daemon) return daemon.error();
     const double start = (*clock)->seconds();
     L7MARK_TRY(find_ingress());

@@ -122,6 +122,12 @@ class PacketBench {
     xdp_.reset(*xdp);
     if (bpf_object__load(xdp_.get()) != 0) return error_from_errno("load", "the XDP programs");
     L7MARK_TRY(configure(0));
+    // As many as without a policy. The clients with IPv6 are in none.
+    std::vector<std::pair<Address, unsigned>> inside;
+    for (const char* prefix : {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10",
+                               "fc00::/7", "fe80::/10"})
+      inside.emplace_back(Prefix::parse(prefix)->address, Prefix::parse(prefix)->length128());
+    L7MARK_TRY(dataplane_->set_inside(inside));
     l7m_action mark{};
     mark.flags = L7M_ACT_MARK;
     mark.mark = 0x85;
@@ -141,6 +147,9 @@ class PacketBench {
     settings.snaplen = settings.whole_snaplen = 1600;
     settings.rings = 1;
     settings.flags = flags;
+    // Kept, and never used up: all of it is in one second for each source.
+    settings.source_budget = settings.outside_budget = 0xffffffff;
+    settings.hz = 250;
     return dataplane_->write_settings(settings);
   }
 

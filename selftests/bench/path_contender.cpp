@@ -108,7 +108,7 @@ class EmptyXdp final : public PathContender {
   }
 };
 
-// The daemon, with one class that every flow gets a mark of.
+// The daemon, with one class that every flow gets a mark of. One client sends as much as thousands.
 class Ours final : public PathContender {
  public:
   explicit Ours(bool xdp) : xdp_(xdp) {}
@@ -119,7 +119,8 @@ class Ours final : public PathContender {
     auto daemon = start_daemon(
         lab, std::string(R"({"version": 1, "interfaces": [{"name": "lan0", "mode": ")") +
                  (xdp_ ? R"(native"}], "vlan": "ignore)" : R"(tc"}], "vlan": "key)") +
-                 R"(", "classes": [{"name": "all", "mark": "0x1/0xff"}]})");
+                 R"(", "sampling": {"source_budget": 1073741824, "outside_budget": 1073741824},)"
+                 R"( "classes": [{"name": "all", "mark": "0x1/0xff"}]})");
     if (!daemon) return daemon.error();
     daemon_ = std::move(*daemon);
     return success();

@@ -167,6 +167,13 @@ class Plane {
       ASSERT_EQ(bpf_map_delete_elem(fd, key.data()), 0);
   }
 
+  // As at the begin of a second.
+  void clear_budgets() {
+    constexpr l7m_budget_set kNothing{};
+    for (std::uint32_t i = 0; i <= L7M_BUDGET_SETS; ++i)
+      ASSERT_EQ(bpf_map_update_elem(maps.map_fd("budgets"), &i, &kNothing, BPF_ANY), 0);
+  }
+
   void clear_candidates() {
     std::vector<l7m_settlement> steps;
     ASSERT_TRUE(maps.for_each_candidate([&](const FlowKey& key, const l7m_candidate& candidate) {

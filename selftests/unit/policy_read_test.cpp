@@ -21,6 +21,8 @@ TEST(PolicyRead, Defaults) {
   EXPECT_EQ(policy->sampling.whole_plain, 4);
   EXPECT_EQ(policy->sampling.snaplen, 128U);
   EXPECT_EQ(policy->sampling.whole_snaplen, std::uint32_t{L7M_MAX_SNAPLEN});
+  EXPECT_EQ(policy->sampling.source_budget, 4U << 20);
+  EXPECT_EQ(policy->sampling.outside_budget, 16U << 20);
   EXPECT_EQ(policy->workers, 1U);
   EXPECT_EQ(policy->limits.flows, std::uint32_t{L7M_DEFAULT_FLOWS});
   EXPECT_TRUE(policy->first_packet.services);
@@ -51,11 +53,13 @@ TEST(PolicyRead, SettingsOfTheInstance) {
   const auto policy = good_policy(R"({
     "$schema": "x.json", "version": 1, "workers": 4,
     "interfaces": [{ "name": "lan0", "mode": "native", "conntrack_zone": 65535 }, { "name": "lan1" }],
-    "sampling": { "packets": 3, "overrides": [{ "applications": ["Zoom"], "packets": 16 },
+    "sampling": { "packets": 3, "source_budget": 100000, "outside_budget": 0, "overrides": [{ "applications": ["Zoom"], "packets": 16 },
                                               { "applications": ["dns"], "packets": 1, "whole": 0 }] },
     "timeouts": { "udp": 30 }, "first_packet": { "hints": false, "private_hints": ["10.8.0.0/16", "fd00:8::/32"] },
     "decapsulate": ["gre", "vxlan"], "vlan": "ignore", "inside": ["2001:db8::/32"] })");
   EXPECT_EQ(policy->workers, 4U);
+  EXPECT_EQ(policy->settings().source_budget, 100000U);
+  EXPECT_EQ(policy->settings().outside_budget, 0U);
   ASSERT_EQ(policy->interfaces.size(), 2U);
   EXPECT_EQ(policy->interfaces[0].mode, AttachMode::native);
   EXPECT_EQ(policy->interfaces[1].mode, AttachMode::automatic);

@@ -114,6 +114,20 @@ void print_interface(const Json& there) {
   }
 }
 
+void print_budgets(const Json& budgets) {
+  const auto line = [](const std::string& from, const Json& refused) {
+    const auto lasted = number(refused, "last") - number(refused, "since");
+    fmt::print("budget     {}: {} packets, {} not looked at in {}\n", from,
+               number(refused, "packets"), bytes_text(number(refused, "bytes")),
+               duration_text(lasted + 1));
+  };
+  for (const Json& one : child(budgets, "named")) line(text(one, "source"), one);
+  const auto named = child(budgets, "named").size();
+  if (number(budgets, "above") > named)
+    fmt::print("budget     {} sources more\n", number(budgets, "above") - named);
+  if (budgets.contains("outside")) line("flows begun from outside", child(budgets, "outside"));
+}
+
 void print(const Json& status) {
   const Json& policy = child(status, "policy");
   fmt::print("l7markd {}, nDPI {}, instance {}, pid {}, up {}: {}\n", text(status, "version"),
@@ -145,6 +159,7 @@ void print(const Json& status) {
     fmt::print("mixed      {} to {} {} port {}: its flows had different classes\n",
                text(service, "client"), text(service, "server"), text(service, "proto"),
                number(service, "port"));
+  print_budgets(child(status, "budgets"));
   const Json& flows = child(status, "flows");
   fmt::print("flows      {} live ({} final, {} guessed, {} provisional), {} candidates, {} ended\n",
              number(flows, "live"), number(flows, "final"), number(flows, "guessed"),

@@ -122,6 +122,7 @@ Status Core::set_sampling(bool on) {
   settings.rings = dataplane_.rings();
   settings.mark_mask = policy_->class_mark_bits();
   settings.recheck = policy_->first_packet.recheck * jiffies_.hz();
+  settings.hz = jiffies_.hz();
   if (!on) settings.flags |= L7M_SET_PAUSED;
   // Nothing to be found there: no look-up on a new flow.
   if (policy_->classes.empty()) settings.flags &= ~std::uint32_t{L7M_SET_SERVICES | L7M_SET_HINTS};

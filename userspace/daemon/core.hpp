@@ -133,6 +133,7 @@ class Core {
   void hint_contradicted(const Address& server, const Address& client);
   void expire_hints(std::uint64_t ms);
   [[nodiscard]] nlohmann::ordered_json hints_status() const;
+  void tell_budgets(nlohmann::ordered_json& out);
   void on_reopened(const Reopened& reopened);
 
   // `facts` are the flow's, as facts_of() tells them.

@@ -300,6 +300,7 @@ void Core::status(nlohmann::ordered_json& out) {
         {"confirmed", count.confirmed}, {"corrected", count.corrected}, {"absent", count.absent}};
   }
   tell_services(out["services"]);
+  tell_budgets(out["budgets"]);
   nlohmann::ordered_json blocked = nlohmann::ordered_json::object();
   for (const auto& [name, by_source] : blocked_)
     for (std::size_t i = 0; i < by_source.size(); ++i)

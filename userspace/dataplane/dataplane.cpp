@@ -461,6 +461,17 @@ Status Dataplane::rewrite_promises(
       [&](const auto& key, const l7m_promise& value) { rewrite(hints, key, value); });
 }
 
+Status Dataplane::for_each_source(
+    const std::function<void(const Address&, const l7m_source&)>& call) const {
+  return walk<l7m_source_key, l7m_source>(bpf_map__fd(tc_->maps.sources), batches_,
+                                          [&](const l7m_source_key& key, const l7m_source& source) {
+                                            Address address;
+                                            std::memcpy(address.bytes.data(), key.addr,
+                                                        sizeof(key.addr));
+                                            call(address, source);
+                                          });
+}
+
 Result<l7m_clock> Dataplane::clock() const {
   l7m_clock out{};
   LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = &out, .data_out = &out,

@@ -146,6 +146,10 @@ class Dataplane {
   // removes it.
   Status rewrite_promises(const std::function<std::optional<l7m_promise>(l7m_promise)>& call);
 
+  // Those that have been above their budget, as long as they are not forgotten; IPv6 by its /64,
+  // and by no address (::) what all flows begun from outside share.
+  Status for_each_source(const std::function<void(const Address&, const l7m_source&)>& call) const;
+
   [[nodiscard]] Result<l7m_clock> clock() const;
   [[nodiscard]] CounterValues counters() const;
 

@@ -117,6 +117,8 @@ l7m_settings Policy::settings() const {
   out.whole_snaplen = sampling.whole_snaplen;
   out.flight = sampling.handshake;
   out.flight_budget = sampling.handshake_budget;
+  out.source_budget = sampling.source_budget;
+  out.outside_budget = sampling.outside_budget;
   out.rings = workers;
   if (first_packet.services) out.flags |= L7M_SET_SERVICES;
   if (first_packet.hints) out.flags |= L7M_SET_HINTS;

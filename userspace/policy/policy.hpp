@@ -57,6 +57,11 @@ struct SamplingConfig {
   // Bytes a second that one source's flights may have copied beyond what the numbers above allow:
   // the second segments of some 2,000 hellos of today's browsers.
   std::uint32_t handshake_budget = 1U << 20;
+  // Bytes a second that the flows of one source may have copied, 0: no limit. A browser's page is
+  // some hundred flows of 8 kB; this is five such pages, and half of a worker's ring.
+  std::uint32_t source_budget = 4U << 20;
+  // The same of all flows begun from outside together: four sources, and two rings.
+  std::uint32_t outside_budget = 16U << 20;
   std::uint32_t idle_timeout = 3;  // seconds without a packet after which a flow is given up
   // A flow without an answer of its own is sampled again at its packets 16, 32, 64, … up to this
   // one, and after a pause in its first ones; 0: never.

@@ -101,6 +101,8 @@ constexpr Field<SamplingConfig> kSamplingFields[] = {
      read_u32<64, L7M_MAX_SNAPLEN, SamplingConfig, &SamplingConfig::whole_snaplen>},
     {"handshake", read_u32<0, L7M_MAX_FLIGHT, SamplingConfig, &SamplingConfig::handshake>},
     {"handshake_budget", read_u32<0, 1U << 30, SamplingConfig, &SamplingConfig::handshake_budget>},
+    {"source_budget", read_u32<0, 1U << 30, SamplingConfig, &SamplingConfig::source_budget>},
+    {"outside_budget", read_u32<0, 1U << 30, SamplingConfig, &SamplingConfig::outside_budget>},
     {"idle_timeout", read_u32<1, 3600, SamplingConfig, &SamplingConfig::idle_timeout>},
     {"look_again", read_u32<0, 32768, SamplingConfig, &SamplingConfig::look_again>},
     {"overrides", read_overrides},
