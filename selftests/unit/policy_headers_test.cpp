@@ -363,7 +363,7 @@ TEST(HeaderRules, ThousandsOfConditionsAreLeftOutInNoTime) {
   for (std::uint16_t c = 0; c < kMaxClasses; ++c) {
     PolicyClass one;
     one.name = "c" + std::to_string(c);
-    for (std::uint16_t i = 0; i < 300; ++i) {
+    for (std::uint16_t i = 0; i < 100; ++i) {
       Match match;
       match.server_ports = {{static_cast<std::uint16_t>(c * 30 + i), 65535}};
       match.applications = {kZoom};
@@ -376,12 +376,15 @@ TEST(HeaderRules, ThousandsOfConditionsAreLeftOutInNoTime) {
   }
   policy.classes.front().match = {};
   policy.classes.front().match.server_ports = {{25, 25}};
+  const std::vector<bool> always(policy.classes.size(), true);
   const auto begin = std::chrono::steady_clock::now();
-  const HeaderRules rules = rules_of(policy);
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, 60s);
+  const HeaderRules rules(policy, always);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 20s);  // a sanitizer's build takes its time
   EXPECT_THAT(rules.left_out().back().second, HasSubstr("no room"));
-  EXPECT_EQ(first_class(policy, kMail), "c0");
-  EXPECT_EQ(first_class(policy, kWeb), "-");
+  const auto found = rules.find(kMail);
+  ASSERT_TRUE(found);
+  EXPECT_THAT(found->classes, ElementsAre(0));
+  EXPECT_FALSE(rules.find(kWeb));
 }
 
 TEST(HeaderRules, ThousandsOfPrefixesAreCompiledInNoTime) {
