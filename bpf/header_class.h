@@ -94,9 +94,9 @@ static __always_inline __u64 l7m_lowest_rule(struct l7m_met *met, const __u64 *l
 
 /*
  * The promise by headers for the flow of the scratch entry, by the tables of a generation; 0 for
- * none.
+ * none. Global in XDP too, because it takes no context, and so verified once.
  */
-L7M_FUNCTION __u64 l7m_header_class(__u32 generation)
+__attribute__((noinline)) __u64 l7m_header_class(__u32 generation)
 {
 	struct l7m_met *met = l7m_scratch();
 	struct l7m_header_key key = {};
