@@ -152,7 +152,8 @@ static __always_inline __u64 l7m_first_promise(struct l7m_met *met, const struct
 	__u64 headers = 0, number = 0;
 
 	if (s->flags & L7M_SET_HEADERS)
-		headers = l7m_forget_by(met, l7m_header_class(s->flags & L7M_SET_HEADERS_ODD ? 1 : 0));
+		headers = l7m_forget_by(met,
+					l7m_header_class(s->flags & L7M_SET_HEADERS_ODD ? 1 : 0));
 	if (!(headers & L7M_PROMISE_CERTAIN))
 		number = l7m_forget_by(met, l7m_find_promise(&met->packet, s));
 	if (number || !(__u32)headers)

@@ -175,7 +175,7 @@ TEST(PolicySchema, RangesAreTheParsers) {
       EXPECT_EQ(message(property["default"].get<std::int64_t>()), "") << key;
     }
   }
-  EXPECT_EQ(ranges, 20);
+  EXPECT_EQ(ranges, 25);
 }
 
 }  // namespace

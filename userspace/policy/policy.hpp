@@ -78,8 +78,8 @@ struct SamplingConfig {
   [[nodiscard]] const SamplingOverride* override_for(std::uint16_t application) const;
 };
 
-// Map sizes, entries; ring_bytes is a power of two. Unprotected are flows without an answer of their
-// own, and those that only one endpoint sends packets of.
+// Map sizes, entries; ring_bytes is a power of two. Unprotected are flows without an answer of
+// their own, and those that only one endpoint sends packets of.
 struct Limits {
   std::uint32_t flows = L7M_DEFAULT_FLOWS;
   std::uint32_t unprotected = 50;  // percent of them
