@@ -10,6 +10,7 @@
 #include "maps.h"
 #include "packet.h"
 #include <l7mark/budgets.h>
+#include <l7mark/sampling.h>
 
 /* Bytes that a record takes in the ring beside what is copied. */
 #define L7M_RECORD_COST ((__u32)sizeof(struct l7m_sample))
@@ -22,23 +23,6 @@ static __always_inline int l7m_is_inside(const __be32 *address)
 	return bpf_map_lookup_elem(&inside, &key) != 0;
 }
 
-/* Who pays: not the packet's sender, for all clients of a server would share what it has. */
-static __always_inline void l7m_payer(const struct l7m_met *met, struct l7m_source_key *out)
-{
-	const __be32 *from = met->out.key.addr[met->candidate.initiator & 1];
-	__u32 host = 0U - (met->packet.version == 4);
-
-	out->addr[0] = from[0];
-	out->addr[1] = from[1];
-	out->addr[2] = from[2] & host;
-	out->addr[3] = from[3] & host;
-}
-
-static __always_inline __u32 l7m_this_second(const struct l7m_settings *s)
-{
-	return (__u32)bpf_jiffies64() / s->hz;
-}
-
 /* 1 if the two are not the same. Without a branch: each would double the verifier's states. */
 static __always_inline __u32 l7m_differ(__u32 a, __u32 b)
 {
@@ -47,6 +31,23 @@ static __always_inline __u32 l7m_differ(__u32 a, __u32 b)
 	differ += 0xffffffffU;
 	asm volatile("" : "+r"(differ));
 	return (__u32)(differ >> 32);
+}
+
+/* Who pays: not the packet's sender, for all clients of a server would share what it has. */
+static __always_inline void l7m_find_payer(struct l7m_met *met)
+{
+	const __be32 *from = met->out.key.addr[met->candidate.initiator & 1];
+	__u32 host = l7m_differ(met->packet.version, 4) - 1;
+
+	met->payer.addr[0] = from[0];
+	met->payer.addr[1] = from[1];
+	met->payer.addr[2] = from[2] & host;
+	met->payer.addr[3] = from[3] & host;
+}
+
+static __always_inline __u32 l7m_this_second(const struct l7m_settings *s)
+{
+	return (__u32)bpf_jiffies64() / s->hz;
 }
 
 static __always_inline __u32 l7m_spent(const struct l7m_budget *budget, __u32 second, __u32 kind)
@@ -86,103 +87,106 @@ static __always_inline struct l7m_budget *l7m_budget_of(struct l7m_budget_set *s
 	return &set->place[best & (L7M_BUDGET_WAYS - 1)];
 }
 
-/*
- * Has who began the flow of met->candidate pay so many bytes. Returns 0 if they are not left of
- * `limit`. In a replay time does not pass as it did in the capture.
- */
-static __noinline int l7m_spend(const struct l7m_met *met, const struct l7m_settings *s, __u32 kind,
-				__u32 bytes, __u32 limit)
+/* For `l7mark status`. In the scratch entry, because the stack is short. */
+static __always_inline void l7m_name_source(struct l7m_met *met, __u32 second, __u32 bytes)
 {
-	struct l7m_source_key payer;
-	struct l7m_budget *budget;
-	struct l7m_budget_set *set;
-	__u32 tag, index, second, spent;
+	struct l7m_source *source, *fresh = &met->refused;
 
-	if (!met || !s || (l7m_config.flags & L7M_CFG_REPLAY))
-		return 1;
-	l7m_payer(met, &payer);
-	tag = l7m_source_hash(&payer, &s->secrets);
-	index = l7m_budget_set_of(tag);
-	set = bpf_map_lookup_elem(&budgets, &index);
-	if (!set)
-		return 1;
-	second = l7m_this_second(s);
-	budget = l7m_budget_of(set, tag, second);
-	spent = l7m_spent(budget, second, kind) + bytes;
-	if (spent > limit)
-		return 0;
-	budget->tag = tag;
-	l7m_note_spent(budget, second, kind, spent);
-	return 1;
-}
-
-/* The same for all flows begun from outside. */
-static __always_inline int l7m_spend_outside(const struct l7m_settings *s, __u32 bytes, __u32 limit)
-{
-	__u32 index = L7M_BUDGET_SETS, second, spent;
-	struct l7m_budget_set *set;
-
-	set = bpf_map_lookup_elem(&budgets, &index);
-	if (!set || (l7m_config.flags & L7M_CFG_REPLAY))
-		return 1;
-	second = l7m_this_second(s);
-	spent = l7m_spent(&set->place[0], second, L7M_BUDGET_SAMPLES) + bytes;
-	if (spent > limit)
-		return 0;
-	l7m_note_spent(&set->place[0], second, L7M_BUDGET_SAMPLES, spent);
-	return 1;
-}
-
-/* For `l7mark status`. */
-static __always_inline void l7m_name_source(const struct l7m_met *met, const struct l7m_settings *s,
-					    __u32 bytes)
-{
-	struct l7m_source fresh = {.packets = 1, .bytes = bytes};
-	struct l7m_source_key key = {};
-	struct l7m_source *source;
-
-	if (met->payment == L7M_UNPAID_SOURCE)
-		l7m_payer(met, &key);
-	fresh.since = fresh.last = l7m_this_second(s);
-	source = bpf_map_lookup_elem(&sources, &key);
-	if (!source || (__s32)(fresh.last - source->last) > L7M_SOURCE_FORGOTTEN) {
-		bpf_map_update_elem(&sources, &key, &fresh, BPF_ANY);
+	if (met->payment == L7M_UNPAID_OUTSIDE)
+		__builtin_memset(&met->payer, 0, sizeof(met->payer));
+	source = bpf_map_lookup_elem(&sources, &met->payer);
+	if (!source || (__s32)(second - source->last) > L7M_SOURCE_FORGOTTEN) {
+		fresh->since = fresh->last = second;
+		fresh->packets = 1;
+		fresh->bytes = bytes;
+		bpf_map_update_elem(&sources, &met->payer, fresh, BPF_ANY);
 		return;
 	}
-	source->last = fresh.last;
+	source->last = second;
 	source->packets++;
 	source->bytes += bytes;
 }
 
+/* The first flight has a budget of its own: above it the packet is copied as others are. */
+static __always_inline void l7m_pay_flight(struct l7m_met *met, const struct l7m_settings *s,
+					   struct l7m_budget *budget, __u32 second)
+{
+	__u32 spent = l7m_spent(budget, second, L7M_BUDGET_FLIGHTS) + met->wanted.charge;
+
+	if (spent > s->flight_budget) {
+		l7m_count(L7M_COUNT_FLIGHT_REFUSED, 1);
+		l7m_refuse_flight(&met->candidate, &met->packet, s, &met->wanted);
+		return;
+	}
+	l7m_note_spent(budget, second, L7M_BUDGET_FLIGHTS, spent);
+}
+
+static __always_inline enum l7m_payment l7m_pay_sample(const struct l7m_met *met,
+						       const struct l7m_settings *s,
+						       struct l7m_budget *budget, __u32 second,
+						       __u32 bytes)
+{
+	__u32 spent = l7m_spent(budget, second, L7M_BUDGET_SAMPLES) + bytes;
+	__u32 all, index = L7M_BUDGET_SETS;
+	struct l7m_budget_set *outside;
+
+	if (s->source_budget && spent > s->source_budget)
+		return L7M_UNPAID_SOURCE;
+	if ((met->candidate.flags & L7M_FLOW_OUTSIDE) && s->outside_budget) {
+		outside = bpf_map_lookup_elem(&budgets, &index);
+		if (!outside)
+			return L7M_PAID;
+		all = l7m_spent(&outside->place[0], second, L7M_BUDGET_SAMPLES) + bytes;
+		if (all > s->outside_budget)
+			return L7M_UNPAID_OUTSIDE;
+		l7m_note_spent(&outside->place[0], second, L7M_BUDGET_SAMPLES, all);
+	}
+	l7m_note_spent(budget, second, L7M_BUDGET_SAMPLES, spent);
+	return L7M_PAID;
+}
+
 /*
- * Has the packet of the scratch entry be paid for by who began the flow of met->candidate: up to
- * `most` bytes of it, and the record. met->payment tells the result.
+ * Has who began the flow of met->candidate pay for the packet as met->wanted says, and cuts that to
+ * what is paid for; met->payment tells the result, and once a packet has one it keeps it. In a
+ * replay time does not pass as it did in the capture, and without a worker nothing is copied.
  */
-L7M_FUNCTION int l7m_pay(__u32 most)
+L7M_FUNCTION int l7m_pay(void)
 {
 	struct l7m_met *met = l7m_scratch();
 	const struct l7m_settings *s;
-	__u32 zero = 0, bytes, why;
+	struct l7m_budget *budget;
+	struct l7m_budget_set *set;
+	__u32 zero = 0, tag, index, second, bytes;
 
 	s = bpf_map_lookup_elem(&settings, &zero);
 	if (!met || !s)
 		return -1;
-	/* Then nothing is copied anyway. */
-	if (s->flags & L7M_SET_PAUSED)
+	if ((l7m_config.flags & L7M_CFG_REPLAY) || (s->flags & L7M_SET_PAUSED))
 		return 0;
-	bytes = (met->frame < most ? met->frame : most) + L7M_RECORD_COST;
-	why = L7M_PAID;
-	if (s->source_budget && !l7m_spend(met, s, L7M_BUDGET_SAMPLES, bytes, s->source_budget))
-		why = L7M_UNPAID_SOURCE;
-	else if ((met->candidate.flags & L7M_FLOW_OUTSIDE) && s->outside_budget &&
-		 !l7m_spend_outside(s, bytes, s->outside_budget))
-		why = L7M_UNPAID_OUTSIDE;
-	met->payment = why;
-	if (why == L7M_PAID)
-		return 0;
-	l7m_count(why == L7M_UNPAID_SOURCE ? L7M_COUNT_SOURCE_REFUSED : L7M_COUNT_OUTSIDE_REFUSED,
-		  1);
-	l7m_name_source(met, s, bytes);
+	l7m_find_payer(met);
+	tag = l7m_source_hash(&met->payer, &s->secrets);
+	index = l7m_budget_set_of(tag);
+	set = bpf_map_lookup_elem(&budgets, &index);
+	if (!set)
+		return -1;
+	second = l7m_this_second(s);
+	budget = l7m_budget_of(set, tag, second);
+	budget->tag = tag;
+	if (met->wanted.charge)
+		l7m_pay_flight(met, s, budget, second);
+	if (met->payment == L7M_NOT_ASKED && met->wanted.length) {
+		bytes = met->wanted.length;
+		if (bytes > met->frame)
+			bytes = met->frame;
+		bytes += L7M_RECORD_COST;
+		met->payment = l7m_pay_sample(met, s, budget, second, bytes);
+		if (met->payment > L7M_PAID) {
+			l7m_count(L7M_COUNT_SOURCE_REFUSED + met->payment - L7M_UNPAID_SOURCE, 1);
+			l7m_name_source(met, second, bytes);
+		}
+	}
+	if (met->payment > L7M_PAID)
+		met->wanted.length = 0;
 	return 0;
 }
 

@@ -44,6 +44,9 @@ static __noinline int l7m_new_flow(struct l7m_met *met, const struct l7m_setting
 	fresh->action = (__u32)number;
 	fresh->state = (__u8)(number >> 32);
 	fresh->flags |= (__u16)(number >> 40);
+	/* Of a flow's first packet so much is wanted, whatever it is. */
+	met->wanted.length = s->whole_snaplen;
+	met->wanted.charge = 0;
 	return 0;
 }
 
@@ -117,7 +120,7 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 			return v->action;
 		}
 		l7m_new_flow(met, s);
-		l7m_pay(s->whole_snaplen);
+		l7m_pay();
 		place = l7m_put_candidate(spot.set, spot.tag, met);
 		if (!place)
 			return met->candidate.action;
@@ -135,6 +138,8 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 	if (!(l7m_config.flags & L7M_CFG_REPLAY) && l7m_times_handshake(c, p, met->sender))
 		l7m_time_handshake(c, p, met->sender, (__u32)(bpf_ktime_get_ns() / 1000));
 	closing = l7m_close_candidate(c, p, met->sender, l7m_met_side(met));
+	/* What follows is verified once, and not for each flag. */
+	closing = (__u16)l7m_forget_by(met, closing);
 	if (closing & L7M_FLOW_FORGED)
 		l7m_count(L7M_COUNT_FORGED, 1);
 	f = &place->flight[met->sender & 1];
@@ -146,6 +151,11 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 		*f = met->flight;
 	} else {
 		l7m_refuse_flight(c, p, s, &met->wanted);
+	}
+	if (met->wanted.length && (met->payment != L7M_PAID || met->wanted.charge)) {
+		met->candidate.initiator = c->initiator;
+		met->candidate.flags = c->flags;
+		l7m_pay();
 	}
 	what->wanted = met->wanted.length;
 	if (what->wanted == 0) {
@@ -162,10 +172,6 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 		/* Two CPUs may both pass here for one flow: a packet more is copied, no harm. */
 		if (!c->first_sent)
 			what->flags |= L7M_SAMPLE_FIRST;
-		if (met->payment == L7M_NOT_ASKED)
-			l7m_pay(what->wanted);
-		if (met->payment > L7M_PAID)
-			return c->action;
 		what->sampled = l7m_sampled_with(c, p, &met->wanted);
 		if (what->sampled >= c->packets)
 			what->flags |= L7M_SAMPLE_LAST;

@@ -114,10 +114,12 @@ struct l7m_met {
 	__u32 frame;	/* bytes of the frame */
 	__u32 readable; /* of them those that are there: in a replay long packets are cut */
 	__u32 ifindex;
-	__u32 hook;		  /* L7M_HOOK_* */
-	__u32 sender;		  /* endpoint 0 or 1 */
-	__u32 kept;		  /* action of the five-tuple's last life, 0 for none */
-	__u32 payment;		  /* enum l7m_payment */
+	__u32 hook;    /* L7M_HOOK_* */
+	__u32 sender;  /* endpoint 0 or 1 */
+	__u32 kept;    /* action of the five-tuple's last life, 0 for none */
+	__u32 payment; /* enum l7m_payment */
+	struct l7m_source_key payer;
+	struct l7m_source refused;
 	struct l7m_head head;	  /* of the payload, once it was asked for */
 	struct l7m_wanted wanted; /* what is copied of it... */
 	struct l7m_export out;	  /* ...and how it is told */

@@ -37,8 +37,8 @@ static __noinline void l7m_read_head(l7m_ctx *ctx, struct l7m_met *met)
 }
 
 /*
- * What is to be copied of a packet that may belong to a first flight, with what its source has left
- * to spend: from met->candidate and met->flight to met->wanted, and the flight's new state.
+ * What is to be copied of a packet that may belong to a first flight: from met->candidate and
+ * met->flight to met->wanted, and the flight's new state.
  */
 L7M_FUNCTION int l7m_want(l7m_ctx *ctx)
 {
@@ -54,11 +54,6 @@ L7M_FUNCTION int l7m_want(l7m_ctx *ctx)
 	if (l7m_flight_asks(&met->flight, p))
 		l7m_read_head(ctx, met);
 	l7m_packet_wanted(&met->candidate, &met->flight, p, &met->head, s, &met->wanted);
-	if (met->wanted.charge &&
-	    !l7m_spend(met, s, L7M_BUDGET_FLIGHTS, met->wanted.charge, s->flight_budget)) {
-		l7m_count(L7M_COUNT_FLIGHT_REFUSED, 1);
-		l7m_refuse_flight(&met->candidate, p, s, &met->wanted);
-	}
 	return 0;
 }
 
