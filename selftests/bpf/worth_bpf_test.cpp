@@ -33,22 +33,25 @@ class Worthy : public testing::Test {
     if (!plane_) plane_ = Plane::make(options, why);
     if (!plane_) GTEST_SKIP() << why;
     plane_->reset();
-    auto policy = parse_policy(R"({"version": 1, "interfaces": [{"name": "lan0"}],
-      "limits": {"flows": 128, "unprotected": 50, "candidates": 1024},
-      "timeouts": {"unanswered": 3}, "first_packet": {"services": false},
-      "classes": [{"name": "zoom", "match": {"applications": ["Zoom"]}, "mark": "0x10/0xff"}]})",
-                               "test", test_catalog());
-    ASSERT_TRUE(policy.ok()) << policy.error().message();
     Core::Events events;
     events.wants_events = [] { return true; };
     events.publish_event = [this](std::string_view line) {
       const Json event = Json::parse(line);
       if (event["type"] == "end") ++ends_[event.value("reason", std::string())];
     };
-    core_ = std::make_unique<Core>(plane_->maps, std::make_shared<const Policy>(std::move(*policy)),
-                                   RecordNames{test_catalog()}, JiffiesClock(), events);
+    core_ = std::make_unique<Core>(plane_->maps, policy(1024), RecordNames{test_catalog()},
+                                   JiffiesClock(), events);
     ASSERT_TRUE(core_->start().ok());
     ASSERT_TRUE(core_->set_sampling(true).ok());
+  }
+  static std::shared_ptr<const Policy> policy(unsigned look_again) {
+    return policy_of(
+        R"({"name": "zoom", "match": {"applications": ["Zoom"]}, "mark": "0x10/0xff"})",
+        R"("interfaces": [{"name": "lan0"}],
+           "limits": {"flows": 128, "unprotected": 50, "candidates": 1024},
+           "timeouts": {"unanswered": 3}, "first_packet": {"services": false},
+           "sampling": {"look_again": )" +
+            std::to_string(look_again) + "},");
   }
   void TearDown() override { core_.reset(); }
   static void TearDownTestSuite() { plane_.reset(); }
@@ -243,6 +246,8 @@ TEST_F(Worthy, OneWayFlowsMakeWayFirst) {
 
 // What goes on sending stays; a flow that is answered by the other side is not taken for one-way.
 TEST_F(Worthy, FlowsThatSendStayLongest) {
+  // Such a look takes a flow's verdict away until it is answered.
+  ASSERT_TRUE(core_->reload(policy(0), RecordNames{test_catalog()}).ok());
   for (unsigned n = 0; n < kShare; ++n) one_way(ends_of(n));
   std::this_thread::sleep_for(std::chrono::milliseconds(1300));
   send(ends_of(0));
@@ -255,6 +260,21 @@ TEST_F(Worthy, FlowsThatSendStayLongest) {
   for (unsigned n = 2000; n < 2000 + kShare; ++n) one_way(ends_of(n));
   EXPECT_FALSE(decided(ends_of(0)));
   EXPECT_TRUE(decided(ends_of(1)));
+}
+
+// Its place is free meanwhile, and nobody makes way when it comes back.
+TEST_F(Worthy, AFlowThatIsLookedAtAgainHasItsPlaceAgain) {
+  for (unsigned n = 0; n < kShare; ++n) one_way(ends_of(n));
+  send(ends_of(0));
+  EXPECT_FALSE(decided(ends_of(0)));
+  ASSERT_TRUE(plane_->maps.candidate(key_of(ends_of(0))));
+  EXPECT_EQ(figure("unprotected"), kShare - 1U);
+  EXPECT_EQ(figure("waiting"), 1U);
+  say(ends_of(0), kUnknown, 3, 0);
+  for (unsigned n = 0; n < kShare; ++n) EXPECT_TRUE(decided(ends_of(n))) << n;
+  EXPECT_EQ(figure("unprotected"), kShare);
+  EXPECT_EQ(figure("waiting"), 0U);
+  EXPECT_EQ(figure("evicted_verdicts"), 0U);
 }
 
 // A flow that turns out to be protected is counted as such from then on.
