@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # A dropped class gets through in neither direction, in every mode, while both ends go on sending: read
 # from iptables' counters before and behind us, on the gateway and the client. A flow beside it goes on.
+# The flows are older than the daemon: a new one of such a class is dropped from its first packet on, and
+# its server would have nobody to send to.
 set -euo pipefail
 # shellcheck source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -54,21 +56,32 @@ count_of() {
 	in_ns "$1" "$(ipt "$2")" -w -t mangle -nvxL | awk -v name="/* $3 */" 'index($0, name) { print $1 }'
 }
 none_passes() { [ "$(passed "$@")" -eq 0 ]; }
+some_pass() { [ "$(passed "$@")" -gt 0 ]; }
 silent() { [ -z "$(ip netns pids "$(ns_of client)")$(in_ns server ss -Hulpn 'sport = :5300 or sport = :5301')" ]; }
 
 for mode in native generic tc; do
-	start_daemon "$(policy $mode)"
 	for family in 4 6; do
 		server=SERVER$family
 		for port in 5300 5301; do
 			serve_ticks $family "${!server}" $port
 			ask $family "${!server}" $port
+			wait_for 10 some_pass client $family client-$port || fail "no tick from port $port, IPv$family"
 		done
+	done
+	start_daemon "$(policy $mode)"
+	for family in 4 6; do
+		server=SERVER$family
 		expect_soon "$mode, IPv$family: what the client sends is dropped" 15 none_passes gateway $family in-5300
 		at_least "$mode, IPv$family: the server still sends" "$(passed gateway $family out-5300)" 5
 		equal "$mode, IPv$family: none of it comes to the client" "$(passed client $family client-5300)" 0
 		at_least "$mode, IPv$family: the flow beside it, from the client" "$(passed gateway $family in-5301)" 5
 		at_least "$mode, IPv$family: the flow beside it, at the client" "$(passed client $family client-5301)" 5
+		# As of the first packet, so that the server hears nothing of a flow that is new.
+		before=$(count_of gateway $family in-5300)
+		ask $family "${!server}" 5300
+		sleep 1
+		equal "$mode, IPv$family: none of a new flow comes to the server" \
+			"$(count_of gateway $family in-5300)" "$before"
 	done
 	dropped=$(l7mark status --json | jq .counters.dropped)
 	at_least "$mode: packets that status counts as dropped" "$dropped" 40
