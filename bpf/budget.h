@@ -149,8 +149,9 @@ static __always_inline enum l7m_payment l7m_pay_sample(const struct l7m_met *met
  * Has who began the flow of met->candidate pay for the packet as met->wanted says, and cuts that to
  * what is paid for; met->payment tells the result, and once a packet has one it keeps it. In a
  * replay time does not pass as it did in the capture, and without a worker nothing is copied.
+ * Global in XDP too, because it takes no context, and so verified once.
  */
-L7M_FUNCTION int l7m_pay(void)
+__attribute__((noinline)) int l7m_pay(void)
 {
 	struct l7m_met *met = l7m_scratch();
 	const struct l7m_settings *s;

@@ -25,13 +25,24 @@ static __always_inline __u64 l7m_new_life(void)
 	return (__u64)bpf_get_smp_processor_id() << L7M_LIFE_CPU_SHIFT | ++*count;
 }
 
-/* Fills met->candidate for a flow that begins with the packet, which is not counted yet. */
-static __noinline int l7m_new_flow(struct l7m_met *met, const struct l7m_settings *s)
+/*
+ * Fills met->candidate for a flow that begins with the packet, which is not counted yet. Global in
+ * XDP too, because it takes no context, and so verified once.
+ */
+__attribute__((noinline)) int l7m_new_flow(void)
 {
-	const struct l7m_packet *p = &met->packet;
-	struct l7m_candidate *fresh = &met->candidate;
+	struct l7m_met *met = l7m_scratch();
+	struct l7m_candidate *fresh;
+	const struct l7m_settings *s;
+	const struct l7m_packet *p;
+	__u32 zero = 0;
 	__u64 number;
 
+	s = bpf_map_lookup_elem(&settings, &zero);
+	if (!s || !met)
+		return -1;
+	p = &met->packet;
+	fresh = &met->candidate;
 	__builtin_memset(fresh, 0, sizeof(*fresh));
 	l7m_begin_candidate(fresh, p, (int)met->sender, s);
 	fresh->flow_id = l7m_new_life();
@@ -48,6 +59,17 @@ static __noinline int l7m_new_flow(struct l7m_met *met, const struct l7m_setting
 	met->wanted.length = s->whole_snaplen;
 	met->wanted.charge = 0;
 	return 0;
+}
+
+/* l7m_put_candidate() by the hash of the key. Global as l7m_new_flow() is. */
+__attribute__((noinline)) __u32 l7m_give_place(__u32 hash)
+{
+	struct l7m_met *met = l7m_scratch();
+	struct l7m_spot spot;
+
+	if (!met || !l7m_find_spot(hash, &spot))
+		return L7M_NO_PLACE;
+	return l7m_put_candidate(spot.set, spot.tag, met);
 }
 
 static __always_inline void l7m_count_candidate(struct l7m_candidate *c, const struct l7m_met *met)
@@ -83,7 +105,7 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 	struct l7m_spot spot;
 	struct l7m_verdict *v;
 	struct l7m_export *what;
-	__u32 zero = 0, now = (__u32)bpf_jiffies64();
+	__u32 zero = 0, at, now = (__u32)bpf_jiffies64();
 	__u16 closing;
 
 	s = bpf_map_lookup_elem(&settings, &zero);
@@ -119,11 +141,12 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 			l7m_count_verdict(v, met);
 			return v->action;
 		}
-		l7m_new_flow(met, s);
+		l7m_new_flow();
 		l7m_pay();
-		place = l7m_put_candidate(spot.set, spot.tag, met);
-		if (!place)
+		at = l7m_give_place(met->hash);
+		if (at == L7M_NO_PLACE)
 			return met->candidate.action;
+		place = &spot.set->place[at & L7M_TAG_PLACE];
 	}
 	c = &place->value;
 	c->last_seen = now;

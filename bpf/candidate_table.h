@@ -11,6 +11,8 @@
 /* A candidate this old was left over: what comes now is another flow. */
 #define L7M_CANDIDATE_LIFE 120000 /* jiffies: at least 120 s at any HZ */
 
+#define L7M_NO_PLACE 0xffffffffU /* a flow that gets none */
+
 /* How a flow comes to its place. */
 enum { L7M_PUT_FREE, L7M_PUT_FOUND, L7M_PUT_EVICTS, L7M_PUT_EVICTS_TWO_WAY };
 
@@ -126,14 +128,14 @@ static __always_inline __u32 l7m_choose_victim(const struct l7m_candidate_set *s
 }
 
 /*
- * Gives the flow of the scratch entry a place: a free one, else that of a left-over or of the flow
- * that l7m_choose_victim() finds. For a flow above a budget none makes way, unless
- * its class is known nowhere else any more: returns 0 then.
- * The caller has looked without the lock. If another CPU was faster the flow has a place already,
- * with an id and an action that a record may have told: that one is returned as it is.
+ * Gives the flow of the scratch entry a place, and returns its number: a free one, else that of a
+ * left-over or of the flow that l7m_choose_victim() finds. For a flow above a budget none makes
+ * way, unless its class is known nowhere else any more: returns L7M_NO_PLACE then. The caller has
+ * looked without the lock. If another CPU was faster the flow has a place already, with an id and
+ * an action that a record may have told: that one is returned as it is.
  */
-static __noinline struct l7m_candidate_place *l7m_put_candidate(struct l7m_candidate_set *set,
-								__u32 tag, struct l7m_met *met)
+static __always_inline __u32 l7m_put_candidate(struct l7m_candidate_set *set, __u32 tag,
+					       struct l7m_met *met)
 {
 	const struct l7m_key *key = &met->out.key;
 	const struct l7m_candidate *value = &met->candidate;
@@ -141,8 +143,6 @@ static __noinline struct l7m_candidate_place *l7m_put_candidate(struct l7m_candi
 	__u32 i, at, aged, found, how;
 	__u64 number;
 
-	if (!set)
-		return 0;
 	bpf_spin_lock(&set->lock);
 	at = l7m_choose_victim(set);
 	how = L7M_PUT_EVICTS;
@@ -170,7 +170,7 @@ static __noinline struct l7m_candidate_place *l7m_put_candidate(struct l7m_candi
 	if (how == L7M_PUT_FOUND &&
 	    (__s32)(value->last_seen - place->value.last_seen) <= L7M_CANDIDATE_LIFE) {
 		bpf_spin_unlock(&set->lock);
-		return place;
+		return at;
 	}
 	if (how == L7M_PUT_EVICTS) {
 		/* A two-way flow that nobody ended must not stay for ever: all ages get a look. */
@@ -188,7 +188,7 @@ static __noinline struct l7m_candidate_place *l7m_put_candidate(struct l7m_candi
 	if (how >= L7M_PUT_EVICTS && met->payment > L7M_PAID && !met->kept) {
 		bpf_spin_unlock(&set->lock);
 		l7m_count(L7M_COUNT_CANDIDATE_REFUSED, 1);
-		return 0;
+		return L7M_NO_PLACE;
 	}
 	/* No packet finds a place that is half written. */
 	*(volatile __u32 *)&set->tag[at] = 0;
@@ -209,12 +209,13 @@ static __noinline struct l7m_candidate_place *l7m_put_candidate(struct l7m_candi
 		bpf_spin_lock(&set->lock);
 		found = *(volatile __u32 *)&set->tag[at];
 		if (!l7m_same_key(&place->key, key)) {
+			/* Another flow has it: ours begins with its next packet. */
 			bpf_spin_unlock(&set->lock);
-			return 0; /* another flow has it: ours begins with its next packet */
+			return L7M_NO_PLACE;
 		}
 		if (found) {
 			bpf_spin_unlock(&set->lock);
-			return place;
+			return at;
 		}
 	}
 	*(volatile __u32 *)&set->tag[at] = tag | at;
@@ -224,7 +225,7 @@ static __noinline struct l7m_candidate_place *l7m_put_candidate(struct l7m_candi
 						: L7M_COUNT_CANDIDATE_EVICTED_TWO_WAY,
 			  1);
 	l7m_count(value->flags & L7M_FLOW_AGAIN ? L7M_COUNT_LOOKED_AGAIN : L7M_COUNT_NEW_FLOW, 1);
-	return place;
+	return at;
 }
 
 static __always_inline int l7m_has_counted(const struct l7m_candidate *now,

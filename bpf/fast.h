@@ -217,8 +217,7 @@ static __always_inline void l7m_fast_count(struct l7m_verdict *v, __u32 sender, 
 
 /*
  * What the hot path has parsed and found no verdict for: fills the scratch entry from the headers
- * that are known to be there, as the whole parser would, and goes on with the candidates. Returns
- * as l7m_slow_path() does.
+ * that are known to be there, as the whole parser would. Returns as l7m_slow_path() does.
  */
 L7M_FUNCTION __u32 l7m_missed(l7m_ctx *ctx, __u32 hook, __u32 l3_offset, __u32 hash)
 {
@@ -288,7 +287,29 @@ L7M_FUNCTION __u32 l7m_missed(l7m_ctx *ctx, __u32 hook, __u32 l3_offset, __u32 h
 		p->handshake = l7m_may_be_handshake(&c, p->protocol);
 	l7m_meet(ctx, hook, met);
 	met->hash = hash;
-	return l7m_candidate_packet(ctx);
+	return L7M_CANDIDATE;
+}
+
+/*
+ * The index of the action of a packet that the hot path found no answer for. The candidates come
+ * behind both ways to them, in one place: in XDP the verifier walks through every call anew.
+ */
+static __always_inline __u32 l7m_not_fast(l7m_ctx *ctx, __u32 hook, const struct l7m_fast *fast)
+{
+	__u32 index;
+
+	if (fast->missed)
+		index = l7m_missed(ctx, hook, fast->l3_offset, fast->hash);
+	else
+		index = l7m_slow_path(ctx, hook);
+	index = L7M_INDEX(index);
+	if (index == L7M_CANDIDATE)
+		index = l7m_candidate_packet(ctx);
+	if (l7m_has_rest()) {
+		index = L7M_INDEX(index);
+		l7m_export_rest(ctx);
+	}
+	return index;
 }
 
 #endif /* L7MARK_BPF_FAST_H */

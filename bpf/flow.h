@@ -20,6 +20,7 @@
 
 #define L7M_NO_ACTION 0xffffffffU /* not a flow: pass it untouched */
 #define L7M_HIDDEN    0xfffffffeU /* it may be one that a class drops: drop it */
+#define L7M_CANDIDATE 0xfffffffdU /* no verdict: l7m_candidate_packet() tells the action */
 
 /* Of a packet whose flow can't be told: passed, unless that would be a way around a drop. */
 static __always_inline __u32 l7m_untracked(__u32 hook)
@@ -67,7 +68,6 @@ static __noinline int l7m_reopen(l7m_ctx *ctx, struct l7m_met *met, const struct
 	struct l7m_export *what = &met->out;
 	struct l7m_candidate *c = &met->candidate;
 	const struct l7m_settings *s;
-	struct l7m_spot spot;
 	__u32 zero = 0;
 
 	s = bpf_map_lookup_elem(&settings, &zero);
@@ -87,8 +87,7 @@ static __noinline int l7m_reopen(l7m_ctx *ctx, struct l7m_met *met, const struct
 	if (how == L7M_REOPEN_AGAIN) {
 		l7m_look_again(met, v, s);
 		if (s->flags & L7M_SET_PAUSED || l7m_export(ctx) ||
-		    !l7m_find_spot(l7m_hash_of(&what->key, s), &spot) ||
-		    !l7m_put_candidate(spot.set, spot.tag, met))
+		    l7m_give_place(l7m_hash_of(&what->key, s)) == L7M_NO_PLACE)
 			return 0;
 	} else {
 		if (v->action >= L7M_STATES)
@@ -172,7 +171,7 @@ static __noinline __u32 l7m_without_vlan(struct l7m_key *key, const struct l7m_s
 	return c ? c->action : 0;
 }
 
-/* From a parsed packet to the index of its action. */
+/* From a parsed packet to the index of its action, or L7M_CANDIDATE. */
 static __noinline __u32 l7m_decide(l7m_ctx *ctx, struct l7m_met *met)
 {
 	int count = met->hook & L7M_HOOK_COUNT;
@@ -213,13 +212,13 @@ static __noinline __u32 l7m_decide(l7m_ctx *ctx, struct l7m_met *met)
 			return l7m_without_vlan(&key, s);
 		return c ? c->action : 0;
 	}
-	return l7m_candidate_packet(ctx);
+	return L7M_CANDIDATE;
 }
 
 /*
  * The entry to all that: an l7m_parse_packet() of the hook fills the scratch entry before. Returns
- * the index of the action. Global in TC, so that it is verified once and not with every program and
- * state that calls it.
+ * the index of the action, or L7M_CANDIDATE of a packet that is to be counted. Global in TC, so
+ * that it is verified once and not with every program and state that calls it.
  */
 L7M_FUNCTION __u32 l7m_slow_path(l7m_ctx *ctx, __u32 hook)
 {

@@ -31,10 +31,7 @@ static __always_inline int l7m_tc(struct __sk_buff *skb, __u32 hook)
 			       l7m_skb_bytes(skb, hook, segments, fast.headers));
 		return l7m_apply(skb, fast.verdict->action, fast.l3_offset);
 	}
-	index = fast.missed ? l7m_missed(skb, hook, fast.l3_offset, fast.hash)
-			    : l7m_slow_path(skb, hook);
-	if (l7m_has_rest())
-		l7m_export_rest(skb);
+	index = l7m_not_fast(skb, hook, &fast);
 	if (index == L7M_NO_ACTION)
 		return TC_ACT_UNSPEC;
 	return l7m_apply(skb, index, hook & L7M_HOOK_L2 ? L7M_ANYWHERE : 0);

@@ -52,14 +52,8 @@ static __always_inline int l7m_xdp(struct xdp_md *ctx, int hand_over)
 	if (fast.verdict) {
 		l7m_fast_count(fast.verdict, fast.sender, 1, frame);
 		index = fast.verdict->action;
-	} else if (fast.missed) {
-		index = l7m_missed(ctx, L7M_HOOK_L2 | L7M_HOOK_COUNT, fast.l3_offset, fast.hash);
 	} else {
-		index = l7m_slow_path(ctx, L7M_HOOK_L2 | L7M_HOOK_COUNT);
-	}
-	if (!fast.verdict && l7m_has_rest()) {
-		index = (__u32)l7m_forget(index);
-		l7m_export_rest(ctx);
+		index = l7m_not_fast(ctx, L7M_HOOK_L2 | L7M_HOOK_COUNT, &fast);
 	}
 	if (index == L7M_NO_ACTION)
 		return hand_over ? l7m_hand_to_tc(ctx, index) : XDP_PASS;

@@ -30,12 +30,14 @@ typedef struct __sk_buff l7m_ctx;
 #define L7M_STEP(c, walk)     l7m_forget(l7m_parser_step((c)->context, l7m_forget(walk)))
 #define L7M_LINK(c)	      l7m_forget(l7m_parser_link((c)->context))
 #define L7M_TUNNEL(c, behind) l7m_forget(l7m_parser_tunnel((c)->context, l7m_forget(behind)))
+#define L7M_INDEX(index)      ((__u32)l7m_forget(index))
 static __always_inline __u64 l7m_forget(__u64 number);
 #else
 #define L7M_FUNCTION	      __attribute__((noinline))
 #define L7M_STEP(c, walk)     l7m_parser_step((c)->context, walk)
 #define L7M_LINK(c)	      l7m_parser_link((c)->context)
 #define L7M_TUNNEL(c, behind) l7m_parser_tunnel((c)->context, behind)
+#define L7M_INDEX(index)      (index)
 #endif
 L7M_FUNCTION __u64 l7m_parser_step(l7m_ctx *ctx, __u64 walk);
 L7M_FUNCTION __u64 l7m_parser_link(l7m_ctx *ctx);

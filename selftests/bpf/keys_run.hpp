@@ -92,7 +92,7 @@ class KeysRun {
     if (kernel.fast == 0) return {};
     ++fast_;
     // IPv4-mapped addresses: no verdict has such a key, and a miss is refused.
-    if (kernel.missed != 0)
+    if (kernel.refused != 0)
       return result == L7M_PARSE_WRONG ? "" : "only the hot path's look-up refuses";
     if (result != L7M_PARSE_OK) return fmt::format("the hot path looks up what gives {}", result);
     if (packet.fragment != L7M_FRAGMENT_NONE) return "the hot path takes a fragment";

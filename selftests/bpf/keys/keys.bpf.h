@@ -46,11 +46,9 @@ static __always_inline void *keys_look_up(void *map, const void *key)
 	return bpf_map_lookup_elem(map, key);
 }
 
-/* The hot path's look-ups are told of, and where it would go on with candidates it ends. */
+/* The hot path's look-ups are told of. */
 #define bpf_map_lookup_elem(map, key) keys_look_up(map, key)
-#define l7m_candidate_packet(ctx)     0
 #include "fast.h"
-#undef l7m_candidate_packet
 #undef bpf_map_lookup_elem
 
 static __always_inline int keys_run(l7m_ctx *ctx, __u32 frame)
@@ -67,7 +65,7 @@ static __always_inline int keys_run(l7m_ctx *ctx, __u32 frame)
 		      l7m_taken_vlan(ctx), &fast);
 	if (out->fast) {
 		out->fast_sender = fast.sender;
-		out->missed = l7m_missed(ctx, hook, fast.l3_offset, 0);
+		out->refused = l7m_missed(ctx, hook, fast.l3_offset, 0) != L7M_CANDIDATE;
 		out->missed_packet = met->packet;
 	}
 	out->slow = (__u32)l7m_parse_packet(ctx, hook);

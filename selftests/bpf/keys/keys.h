@@ -12,8 +12,8 @@ struct keys_found {
 	__u32 fast_sender;
 	struct l7m_key fast_key; /* IPv4: a struct l7m_key4 at its begin */
 	__u32 fast_version;
-	/* What follows on a miss of that: an action, or L7M_NO_ACTION; and the headers it read. */
-	__u32 missed;
+	/* What follows on a miss of that: does it refuse the packet; and the headers it read. */
+	__u32 refused;
 	struct l7m_packet missed_packet;
 	/* The whole parser: an l7m_parse_result, and its headers. */
 	__u32 slow;
