@@ -277,6 +277,41 @@ TEST_F(Worthy, AFlowThatIsLookedAtAgainHasItsPlaceAgain) {
   EXPECT_EQ(figure("evicted_verdicts"), 0U);
 }
 
+// Its old answer is no reason to decide it before the new one comes: a slow flow sends for longer
+// than a sweep takes to come round.
+TEST_F(Worthy, ASweepEndsNoSecondLook) {
+  one_way(ends_of(1));
+  for (unsigned packet = 3; packet < 8; ++packet) {
+    send(ends_of(1));
+    figure("live");
+    core_->commit();
+    EXPECT_FALSE(decided(ends_of(1))) << packet;
+  }
+  ASSERT_TRUE(plane_->maps.candidate(key_of(ends_of(1))));
+  EXPECT_EQ(plane_->maps.candidate(key_of(ends_of(1)))->sampled, 5);
+  say(ends_of(1), kUnknown, 7, 0);
+  EXPECT_TRUE(decided(ends_of(1)));
+  // An answer that got lost: none is to come any more once the look has all its packets...
+  send(ends_of(1));
+  figure("live");
+  for (unsigned packet = 0; packet < 32; ++packet) send(ends_of(1));
+  figure("live");
+  core_->commit();
+  EXPECT_TRUE(decided(ends_of(1)));
+  // ...or if a worker has got nothing of it: its source is above its budget.
+  const Endpoints unread = ends_of(2);
+  one_way(unread);
+  plane_->set([](l7m_settings& settings) { settings.source_budget = 1; });
+  send(unread);
+  EXPECT_FALSE(decided(unread));
+  ASSERT_TRUE(plane_->maps.candidate(key_of(unread)));
+  EXPECT_EQ(plane_->maps.candidate(key_of(unread))->sampled, 0);
+  figure("live");
+  figure("live");
+  core_->commit();
+  EXPECT_TRUE(decided(unread));
+}
+
 // A flow that turns out to be protected is counted as such from then on.
 TEST_F(Worthy, FlowsRiseInWorth) {
   send(ends_of(1));

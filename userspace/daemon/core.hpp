@@ -220,6 +220,8 @@ class Core {
   void remove_strays(std::span<const FlowLife> strays);
   void look_for(const FlowLife& life);
   void look_again(const FlowKey& key, Flow& flow);
+  [[nodiscard]] bool is_looked_at(const Flow& flow, const l7m_candidate& candidate,
+                                  std::uint64_t quiet_ms) const;
   [[nodiscard]] std::uint16_t next_look(const Flow& flow) const;
   void emit(std::string_view type, const FlowKey& key, const Flow& flow,
             std::string_view reason = {});

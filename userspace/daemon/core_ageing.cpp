@@ -162,7 +162,8 @@ void Core::sweep() {
     const bool answered = flow.state == FlowState::guessed || flow.state == FlowState::final;
     if (ms > flow.last_ms + life || (answered && is_over(flow, ms)))
       ended.push_back({{key, flow.id}, std::nullopt});
-    else if (answered && !flow.followed && flow.packets() > 1)
+    else if (answered && !flow.followed && flow.packets() > 1 &&
+             !is_looked_at(flow, *candidate, age))
       fresh_.push_back({key, flow.id});
   });
   end_flows(ended);

@@ -46,6 +46,15 @@ void Core::look_again(const FlowKey& key, Flow& flow) {
   keep_waiting(key, flow);
 }
 
+// Its worker has samples and will answer: by the last one that is wanted, or when the flow has been
+// quiet for the idle timeout. Until then the old answer is no reason for a verdict.
+bool Core::is_looked_at(const Flow& flow, const l7m_candidate& candidate,
+                        std::uint64_t quiet_ms) const {
+  return (candidate.flags & L7M_FLOW_AGAIN) != 0 && !flow.own_answer() && candidate.sampled > 0 &&
+         candidate.sampled < candidate.packets &&
+         quiet_ms <= std::uint64_t{policy_->sampling.idle_timeout} * 1000;
+}
+
 // A flow that was not found where it should be. A walk misses entries that change meanwhile.
 void Core::look_for(const FlowLife& life) {
   Flow* flow = flows_.find(life.key);
