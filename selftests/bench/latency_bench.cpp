@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// One thread sends and watches. It sends a flow's only packet, an NTP request, from the client's
-// namespace by a packet socket: the call runs the packet through veth into the program on lan0, on
-// the same CPU, before it returns. Then it asks the map of verdicts, by the system call that anyone
-// has, for every flow that is under way, until each is there; and then the kernel's ipset, by
-// IPSET_CMD_TEST, for up to a thousand flows a second. In between it sleeps until the next packet
-// is due.
+// One thread sends and watches. It sends a flow's two packets, an NTP request and the same again (a
+// flow of one packet gets no verdict), from the client's namespace by a packet socket: each call
+// runs its packet through veth into the program on lan0, on the same CPU, before it returns. The
+// first packet has the answer in it. Then it asks the map of verdicts, by the system call that
+// anyone has, for every flow that is under way, until each is there; and then the kernel's ipset,
+// by IPSET_CMD_TEST, for up to a thousand flows a second. In between it sleeps until the next
+// packet is due.
 //
-// A flow's time begins before the call that sends, and ends after the question that was first
+// A flow's time begins before the first call that sends, and ends after the question that was first
 // answered with yes: what is measured includes both, and errs to the longer side by at most the
 // time between two questions about the same flow, which is in the table as well. The watcher keeps
 // a CPU busy while a flow is under way: the daemon has the others.
@@ -113,9 +114,10 @@ struct Sender {
     while (sum > 0xffff) sum = (sum >> 16) + (sum & 0xffff);
     frame[24] = static_cast<std::uint8_t>(~sum >> 8);
     frame[25] = static_cast<std::uint8_t>(~sum);
-    if (sendto(fd.get(), frame.data(), frame.size(), 0, reinterpret_cast<const sockaddr*>(&to),
-               sizeof(to)) < 0)
-      return error_from_errno("send to", "eth0");
+    for (int packet = 0; packet < 2; ++packet)
+      if (sendto(fd.get(), frame.data(), frame.size(), 0, reinterpret_cast<const sockaddr*>(&to),
+                 sizeof(to)) < 0)
+        return error_from_errno("send to", "eth0");
     return success();
   }
 
