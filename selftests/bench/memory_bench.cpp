@@ -158,7 +158,9 @@ class MemoryBench {
     if (!clock) return clock.error();
     auto daemon = start_daemon(
         lab_,
-        fmt::format(R"({{"version": 1, "limits": {{"flows": {}}},)"
+        fmt::format(R"({{"version": 1, "limits": {{"flows": {}, "unprotected": 100}},)"
+                    // With hints, flows with resolvers stay candidates.
+                    R"("first_packet": {{"hints": false}},)"
                     R"("sampling": {{"source_budget": 1073741824, "outside_budget": 1073741824}},)"
                     R"("classes": [{{"name": "all", "mark": "0x1/0xff"}}]}})",
                     flows_));
