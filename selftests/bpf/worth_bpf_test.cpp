@@ -44,13 +44,15 @@ class Worthy : public testing::Test {
     ASSERT_TRUE(core_->start().ok());
     ASSERT_TRUE(core_->set_sampling(true).ok());
   }
-  static std::shared_ptr<const Policy> policy(unsigned look_again) {
+  // `unanswered` in seconds: 600 is longer than any test takes.
+  static std::shared_ptr<const Policy> policy(unsigned look_again, unsigned unanswered = 600) {
     return policy_of(
         R"({"name": "zoom", "match": {"applications": ["Zoom"]}, "mark": "0x10/0xff"})",
         R"("interfaces": [{"name": "lan0"}],
            "limits": {"flows": 128, "unprotected": 50, "candidates": 1024},
-           "timeouts": {"unanswered": 3}, "first_packet": {"services": false},
-           "sampling": {"look_again": )" +
+           "first_packet": {"services": false},
+           "timeouts": {"unanswered": )" +
+            std::to_string(unanswered) + R"(}, "sampling": {"look_again": )" +
             std::to_string(look_again) + "},");
   }
   void TearDown() override { core_.reset(); }
@@ -326,6 +328,7 @@ TEST_F(Worthy, FlowsRiseInWorth) {
 }
 
 TEST_F(Worthy, UnansweredFlowsEndSoon) {
+  ASSERT_TRUE(core_->reload(policy(1024, 3), RecordNames{test_catalog()}).ok());
   one_way(ends_of(1));
   one_way(ends_of(2), kZoom);
   two_way(ends_of(3));
