@@ -129,7 +129,7 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 	 */
 	if (!place || ((__s32)(now - place->value.last_seen) > L7M_CANDIDATE_LIFE &&
 		       !(l7m_config.flags & L7M_CFG_REPLAY))) {
-		/* A later fragment, or a stray end of a flow, is no reason to begin one. */
+		/* A later fragment begins no flow: it has no ports of its own. */
 		if (p->fragment == L7M_FRAGMENT_LATER)
 			return 0;
 		/*
