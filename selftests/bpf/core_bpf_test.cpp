@@ -273,6 +273,33 @@ TEST_F(Lives, ASecondLookThatFindsNothingChangesNothing) {
   EXPECT_THAT(events_, ElementsAre(event("flow", id)));
 }
 
+// In the midst of a conversation nDPI takes random bytes for protocols now and then.
+TEST_F(Lives, ASecondLookAtAFlowThatHasSpokenNeedsMoreThanAName) {
+  for (const auto& [told, sampled, counts] :
+       {std::tuple{"", 3U, false}, {"", 1U, true}, {"zoom.us", 3U, true}}) {
+    SCOPED_TRACE(std::string(told) + " " + std::to_string(sampled));
+    const std::uint64_t id = send(kSyn);
+    send(kAck);
+    say(guess(id, 2, sampled, 0));
+    ASSERT_TRUE(plane_->maps.verdict(key()));
+    plane_->records();
+    send(kAck, 30);
+    ASSERT_TRUE(pass_on());
+    Answer named = answer_of(id, FlowState::final, kZoom);
+    named.facts.hostname = told;
+    named.flags = L7M_FLOW_AGAIN;
+    say(named);
+    ASSERT_TRUE(plane_->maps.verdict(key()));
+    EXPECT_EQ(plane_->maps.verdict(key())->application, counts ? kZoom : 0);
+    EXPECT_EQ(plane_->maps.verdict(key())->state, counts ? L7M_STATE_FINAL : L7M_STATE_GUESSED);
+    plane_->maps.remove_verdict(key());
+    sweep();
+  }
+  Json status;
+  core_->status(status);
+  EXPECT_EQ(status["flows"]["doubted"], 1);
+}
+
 TEST_F(Lives, ANewLifeKeepsItsClassWithoutAnAnswer) {
   const std::uint64_t before = send(kSyn);
   send(ends_.reversed(), kSynAck);

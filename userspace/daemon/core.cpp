@@ -478,15 +478,24 @@ Flow* Core::begin_life(const Answer& answer, bool& fresh) {
   return flow;
 }
 
-void Core::on_answer(const Answer& answer) {
-  const FlowKey key = answer.key;
-  const bool last = answer.state == FlowState::final || answer.state == FlowState::guessed;
-  if (answer.state == FlowState::undecided || !are_of(answer.facts, key)) return;
+void Core::on_answer(const Answer& said) {
+  const FlowKey key = said.key;
+  const bool last = said.state == FlowState::final || said.state == FlowState::guessed;
+  if (said.state == FlowState::undecided || !are_of(said.facts, key)) return;
   if (is_manual(key)) return;
   bool fresh = false;
-  Flow* const life = begin_life(answer, fresh);
+  Flow* const life = begin_life(said, fresh);
   if (life == nullptr) return;
   Flow& flow = *life;
+  Answer doubted;
+  const bool doubtful = is_doubtful(flow, said);
+  if (doubtful) {
+    doubted = said;
+    doubted.facts.confidence = Confidence::none;
+    if (last) doubted.state = FlowState::guessed;
+    ++counters_.doubted;
+  }
+  const Answer& answer = doubtful ? doubted : said;
   const std::string* name_before = flow.found().name;
   const bool was_decided = flow.decided;
   const FlowState state_before = flow.state;

@@ -61,6 +61,7 @@ struct CoreCounters {
   std::uint64_t one_packet = 0;          // flows of one packet, not given a verdict
   std::uint64_t evicted_verdicts = 0;    // flows that made way for others
   std::uint64_t evicted_candidates = 0;  // likewise
+  std::uint64_t doubted = 0;             // answers of second looks that did not count
   std::uint64_t log_left_out = 0;        // lines of flows beyond log.rate
   std::uint64_t hints_mixed = 0;         // addresses whose names, or flows, had different classes
   std::uint64_t hints_replaced = 0;      // that made way for newer ones before they expired
@@ -124,7 +125,7 @@ class Core {
     std::optional<l7m_verdict> verdict;
   };
 
-  void on_answer(const Answer& answer);
+  void on_answer(const Answer& said);
   [[nodiscard]] Flow* begin_life(const Answer& answer, bool& fresh);
   void on_hint(const DnsHint& hint);
   [[nodiscard]] bool may_have_hints(const Address& server);
@@ -220,6 +221,7 @@ class Core {
   void remove_strays(std::span<const FlowLife> strays);
   void look_for(const FlowLife& life);
   void look_again(const FlowKey& key, Flow& flow);
+  [[nodiscard]] static bool is_doubtful(const Flow& flow, const Answer& answer);
   [[nodiscard]] bool is_looked_at(const Flow& flow, const l7m_candidate& candidate,
                                   std::uint64_t quiet_ms) const;
   [[nodiscard]] std::uint16_t next_look(const Flow& flow) const;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // A flow's way between the kernel's tables after its first verdict: the second look, another life
 // of its five-tuple, and entries that are gone.
+#include <netinet/in.h>
+
 #include <algorithm>
 #include <bit>
 
@@ -42,8 +44,22 @@ void Core::on_reopened(const Reopened& reopened) {
 
 // It keeps its class and its places in sets until it is answered anew.
 void Core::look_again(const FlowKey& key, Flow& flow) {
+  // The first packet is sampled whatever it is; a SYN has said nothing.
+  const unsigned silent = key.raw.protocol == IPPROTO_TCP ? 1 : 0;
+  flow.heard = flow.heard || flow.sampled_packets > silent;
   flow.keep_count();
   keep_waiting(key, flow);
+}
+
+// A second look at a flow that has spoken before begins in the midst of its conversation, where
+// nDPI takes random bytes for protocols: by one look 15 to 24 of 2,000 TCP flows, 94 of 3,000 UDP
+// flows. There are up to eight looks. So an answer counts there only if a detector gave it or a
+// handshake or request was read that names a host or offers ciphers.
+bool Core::is_doubtful(const Flow& flow, const Answer& answer) {
+  const FlowFacts& facts = answer.facts;
+  return flow.heard && (answer.flags & L7M_FLOW_AGAIN) != 0 && facts.own_answer() &&
+         facts.detector == Detector::none && facts.hostname.empty() &&
+         !facts.details.client_hello_seen();
 }
 
 // Its worker has samples and will answer: by the last one that is wanted, or when the flow has been

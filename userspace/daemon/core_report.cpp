@@ -288,6 +288,7 @@ void Core::status(nlohmann::ordered_json& out) {
                   {"unprotected", admission_.verdicts(false)},
                   {"waiting", admission_.waiting()},
                   {"one_packet", counters_.one_packet},
+                  {"doubted", counters_.doubted},
                   {"evicted_verdicts", counters_.evicted_verdicts},
                   {"evicted_candidates", counters_.evicted_candidates},
                   {"share_full", counters_.share_full},

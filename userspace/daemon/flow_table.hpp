@@ -52,6 +52,7 @@ struct Flow {
   bool followed : 1 = false;  // has its answer, and stays a candidate: its DNS messages are read
   bool taught : 1 = false;    // its service has learned from it, or may not
   bool blocked : 1 = false;   // counted as dropped
+  bool heard : 1 = false;     // payload was sampled before the second look at it began
   bool retried : 1 = false;   // one packet when it was answered, and a second later
   std::uint8_t counted : 2 = kUncounted;  // by the admission, among the verdicts
 
