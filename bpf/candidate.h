@@ -25,9 +25,24 @@ static __always_inline __u64 l7m_new_life(void)
 	return (__u64)bpf_get_smp_processor_id() << L7M_LIFE_CPU_SHIFT | ++*count;
 }
 
+static __always_inline void l7m_count_candidate(struct l7m_candidate *c, const struct l7m_met *met)
+{
+	__u32 sender = met->sender & 1;
+
+	c->count.packets[sender] += met->segments;
+	c->count.bytes[sender] += met->bytes;
+}
+
+/* Low 32 bits of when the packet was met, in microseconds. */
+static __always_inline __u32 l7m_met_us(struct l7m_met *met)
+{
+	return (__u32)(l7m_met_time(met) / 1000);
+}
+
 /*
- * Fills met->candidate for a flow that begins with the packet, which is not counted yet. Global in
- * XDP too, because it takes no context, and so verified once.
+ * Fills met->candidate for a flow that begins with the packet, with all that the packet says of it:
+ * what is written to a place in parts and read back at once would wait for its cache line.
+ * Global in XDP too, because it takes no context, and so verified once.
  */
 __attribute__((noinline)) int l7m_new_flow(void)
 {
@@ -55,6 +70,10 @@ __attribute__((noinline)) int l7m_new_flow(void)
 	fresh->action = (__u32)number;
 	fresh->state = (__u8)(number >> 32);
 	fresh->flags |= (__u16)(number >> 40);
+	l7m_count_candidate(fresh, met);
+	l7m_note_origin(fresh, p, met->sender, l7m_met_side(met));
+	if (!(l7m_config.flags & L7M_CFG_REPLAY) && l7m_times_handshake(fresh, p, met->sender))
+		l7m_begin_handshake(fresh, l7m_met_us(met));
 	/* Of a flow's first packet so much is wanted, whatever it is. */
 	met->wanted.length = s->whole_snaplen;
 	met->wanted.charge = 0;
@@ -70,14 +89,6 @@ __attribute__((noinline)) __u32 l7m_give_place(__u32 hash)
 	if (!met || !l7m_find_spot(hash, &spot))
 		return L7M_NO_PLACE;
 	return l7m_put_candidate(spot.set, spot.tag, met);
-}
-
-static __always_inline void l7m_count_candidate(struct l7m_candidate *c, const struct l7m_met *met)
-{
-	__u32 sender = met->sender & 1;
-
-	c->count.packets[sender] += met->segments;
-	c->count.bytes[sender] += met->bytes;
 }
 
 /* Has the record tell of the candidate as it is. */
@@ -107,6 +118,7 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 	struct l7m_export *what;
 	__u32 zero = 0, at, now = (__u32)bpf_jiffies64();
 	__u16 closing;
+	int begun = 0;
 
 	s = bpf_map_lookup_elem(&settings, &zero);
 	if (!s || !met)
@@ -147,19 +159,23 @@ L7M_FUNCTION __u32 l7m_candidate_packet(l7m_ctx *ctx)
 		if (at == L7M_NO_PLACE)
 			return met->candidate.action;
 		place = &spot.set->place[at & L7M_TAG_PLACE];
+		/* Another CPU may have begun it. */
+		begun = place->value.flow_id == met->candidate.flow_id;
 	}
 	c = &place->value;
-	c->last_seen = now;
-	if (!c->count.packets[met->sender & 1] && met->sender != c->initiator)
-		l7m_note_two_way(spot.set, place);
-	if (p->fragment == L7M_FRAGMENT_LATER) {
-		if (!(l7m_config.flags & L7M_CFG_REPLAY))
-			l7m_count_candidate(c, met);
-		return c->action;
+	if (!begun) {
+		c->last_seen = now;
+		if (!c->count.packets[met->sender & 1] && met->sender != c->initiator)
+			l7m_note_two_way(spot.set, place);
+		if (p->fragment == L7M_FRAGMENT_LATER) {
+			if (!(l7m_config.flags & L7M_CFG_REPLAY))
+				l7m_count_candidate(c, met);
+			return c->action;
+		}
+		l7m_count_candidate(c, met);
+		if (!(l7m_config.flags & L7M_CFG_REPLAY) && l7m_times_handshake(c, p, met->sender))
+			l7m_time_handshake(c, p, met->sender, l7m_met_us(met));
 	}
-	l7m_count_candidate(c, met);
-	if (!(l7m_config.flags & L7M_CFG_REPLAY) && l7m_times_handshake(c, p, met->sender))
-		l7m_time_handshake(c, p, met->sender, (__u32)(bpf_ktime_get_ns() / 1000));
 	closing = l7m_close_candidate(c, p, met->sender, l7m_met_side(met));
 	/* What follows is verified once, and not for each flag. */
 	closing = (__u16)l7m_forget_by(met, closing);

@@ -26,7 +26,7 @@ static __always_inline void l7m_fill_sample(struct l7m_sample *out, const struct
 	out->flags = what->flags;
 	if (met->hook & L7M_HOOK_EGRESS)
 		out->flags |= L7M_SAMPLE_EGRESS;
-	out->time_ns = bpf_ktime_get_ns();
+	out->time_ns = met->time_ns;
 	out->key = what->key;
 	out->count = what->count;
 	out->flow_id = c->flow_id;
@@ -174,6 +174,7 @@ L7M_FUNCTION int l7m_export(l7m_ctx *ctx)
 	if (what->wanted > met->frame)
 		what->wanted = met->frame;
 	end = what->wanted < met->readable ? what->wanted : met->readable;
+	l7m_met_time(met);
 	what->offset = 0;
 	what->length = end < L7M_MAX_SNAPLEN ? end : L7M_MAX_SNAPLEN;
 	if (l7m_export_record(ctx, met))

@@ -120,6 +120,7 @@ struct l7m_met {
 	__u32 sender;  /* endpoint 0 or 1 */
 	__u32 kept;    /* action of the five-tuple's last life, 0 for none */
 	__u32 payment; /* enum l7m_payment */
+	__u64 time_ns; /* l7m_met_time(), 0 as long as nobody has asked */
 	struct l7m_source_key payer;
 	struct l7m_source refused;
 	struct l7m_head head;	  /* of the payload, once it was asked for */
@@ -148,6 +149,14 @@ static __always_inline struct l7m_met *l7m_scratch(void)
 static __always_inline __u32 l7m_met_side(const struct l7m_met *met)
 {
 	return l7m_side_of(met->ifindex, met->hook & L7M_HOOK_EGRESS);
+}
+
+/* When the packet was met, by CLOCK_MONOTONIC: the clock is read once. */
+static __always_inline __u64 l7m_met_time(struct l7m_met *met)
+{
+	if (!met->time_ns)
+		met->time_ns = bpf_ktime_get_ns();
+	return met->time_ns;
 }
 
 /* The same number, of which the verifier knows nothing any more: ways that differ in it are one. */

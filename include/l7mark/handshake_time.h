@@ -47,6 +47,14 @@ static __always_inline __u32 l7m_time_since(__u32 stamp_us, __u32 now_us)
 	return now_us == stamp_us ? 1 : now_us - stamp_us;
 }
 
+/* Of the packet that begins the flow, as l7m_time_handshake() has it. */
+static __always_inline void l7m_begin_handshake(struct l7m_candidate *c, __u32 now_us)
+{
+	c->stamp_us = now_us;
+	if (c->flags & L7M_FLOW_ANSWER)
+		c->rtt_server_us = L7M_RTT_VOID;
+}
+
 static __always_inline void l7m_time_handshake(struct l7m_candidate *c, const struct l7m_packet *p,
 					       __u32 sender, __u32 now_us)
 {
