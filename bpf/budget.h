@@ -45,6 +45,26 @@ static __always_inline void l7m_find_payer(struct l7m_met *met)
 	met->payer.addr[3] = from[3] & host;
 }
 
+/* The hash of who pays, once for a packet. */
+static __always_inline __u32 l7m_payer_hash(struct l7m_met *met, const struct l7m_settings *s)
+{
+	if (!met->payer_hash) {
+		l7m_find_payer(met);
+		met->payer_hash = l7m_source_hash(&met->payer, &s->secrets);
+	}
+	return met->payer_hash;
+}
+
+/* Has the processor fetch the set of who pays: taking a lock later would wait for it. */
+static __always_inline void l7m_fetch_budget(struct l7m_met *met, const struct l7m_settings *s)
+{
+	__u32 index = l7m_budget_set_of(l7m_payer_hash(met, s));
+	struct l7m_budget_set *set = bpf_map_lookup_elem(&budgets, &index);
+
+	if (set)
+		(void)*(volatile __u32 *)&set->place[0].tag;
+}
+
 static __always_inline __u32 l7m_this_second(const struct l7m_settings *s)
 {
 	return (__u32)bpf_jiffies64() / s->hz;
@@ -164,8 +184,7 @@ __attribute__((noinline)) int l7m_pay(void)
 		return -1;
 	if ((l7m_config.flags & L7M_CFG_REPLAY) || (s->flags & L7M_SET_PAUSED))
 		return 0;
-	l7m_find_payer(met);
-	tag = l7m_source_hash(&met->payer, &s->secrets);
+	tag = l7m_payer_hash(met, s);
 	index = l7m_budget_set_of(tag);
 	set = bpf_map_lookup_elem(&budgets, &index);
 	if (!set)

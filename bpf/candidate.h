@@ -60,6 +60,7 @@ __attribute__((noinline)) int l7m_new_flow(void)
 	fresh = &met->candidate;
 	__builtin_memset(fresh, 0, sizeof(*fresh));
 	l7m_begin_candidate(fresh, p, (int)met->sender, s);
+	l7m_fetch_budget(met, s);
 	fresh->flow_id = l7m_new_life();
 	fresh->last_seen = (__u32)bpf_jiffies64();
 	fresh->ring = l7m_choose_ring(p, s);

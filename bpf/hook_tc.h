@@ -31,6 +31,7 @@ static __always_inline void l7m_meet(struct __sk_buff *skb, __u32 hook, struct l
 	met->hook = hook;
 	met->kept = 0;
 	met->payment = L7M_NOT_ASKED;
+	met->payer_hash = 0;
 	met->time_ns = 0;
 	met->readable = skb->len;
 	met->frame = met->readable;

@@ -27,6 +27,7 @@ static __always_inline void l7m_meet(struct xdp_md *ctx, __u32 hook, struct l7m_
 	met->hook = hook;
 	met->kept = 0;
 	met->payment = L7M_NOT_ASKED;
+	met->payer_hash = 0;
 	met->time_ns = 0;
 	met->frame = l7m_frame(ctx);
 	met->readable = met->frame;

@@ -116,11 +116,12 @@ struct l7m_met {
 	__u32 frame;	/* bytes of the frame */
 	__u32 readable; /* of them those that are there: in a replay long packets are cut */
 	__u32 ifindex;
-	__u32 hook;    /* L7M_HOOK_* */
-	__u32 sender;  /* endpoint 0 or 1 */
-	__u32 kept;    /* action of the five-tuple's last life, 0 for none */
-	__u32 payment; /* enum l7m_payment */
-	__u64 time_ns; /* l7m_met_time(), 0 as long as nobody has asked */
+	__u32 hook;	  /* L7M_HOOK_* */
+	__u32 sender;	  /* endpoint 0 or 1 */
+	__u32 kept;	  /* action of the five-tuple's last life, 0 for none */
+	__u32 payment;	  /* enum l7m_payment */
+	__u32 payer_hash; /* of `payer`, 0 as long as nobody has asked */
+	__u64 time_ns;	  /* l7m_met_time(), 0 as long as nobody has asked */
 	struct l7m_source_key payer;
 	struct l7m_source refused;
 	struct l7m_head head;	  /* of the payload, once it was asked for */
